@@ -1,0 +1,79 @@
+// The linear layer on one device, forward and backward, in double and with
+// bounds.
+//
+// Contract, with x [tokens, in], w [out, in] (PyTorch's layout), b [out], dy
+// [tokens, out]:
+//
+//   y  = x w^T + b        dx = dy w        dw = dy^T x        db = sum over
+//   tokens of dy
+//
+// Bounds (Arithmetic a; K terms in t = a.partials contiguous parts of K_r
+// terms, s_r the partial results):
+//
+//   worst = u_store |Y| + sum_r gamma(K_r, u_acc) |A_r||B_r| + u_wire q
+//   sum|s_r| + gamma(depth, u_reduce) sum|s_r|,  each grown by the later
+//   roundings the likely bound replaces gamma(K_r, u) by lambda sqrt(K_r) u; a
+//   bias adds one rounding.
+//
+// The wire term was derived with q = a.WireRoundings(); numerics.md states it
+// for q = 1.
+//
+// Results may be sampled: checking a few rows of y costs rows * out * in
+// instead of tokens * out * in.
+//
+//   Matrix y = LinearForward({x, w, b}, Arithmetic::For(DType::kBF16),
+//   /*rows=*/{0, 17, 511}); y.at(1, j)            // token 17, output j
+
+#ifndef SHARDPROOF_REFERENCE_LINEAR_H_
+#define SHARDPROOF_REFERENCE_LINEAR_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "reference/bounded.h"
+#include "reference/dtype.h"
+#include "reference/tensor.h"
+
+namespace shardproof {
+
+// Sampled rows of a matrix of Bounded, in the order asked for.
+struct Matrix {
+  std::vector<int64_t> rows;  // row indices in the full matrix
+  int64_t cols = 0;
+  std::vector<Bounded> values;  // [rows.size(), cols]
+
+  const Bounded& at(int64_t i, int64_t j) const { return values[i * cols + j]; }
+  Bounded& at(int64_t i, int64_t j) { return values[i * cols + j]; }
+  std::span<const Bounded> row(int64_t i) const {
+    return {values.data() + i * cols, static_cast<size_t>(cols)};
+  }
+};
+
+// Which rows to evaluate; empty: all.
+using Rows = std::vector<int64_t>;
+// `n` rows out of `total`, the first and the last among them, the rest spread
+// by the seed; all when n >= total.
+Rows SampleRows(int64_t total, int64_t n, uint64_t seed);
+
+struct LinearInputs {
+  ConstTensorView x;                 // [tokens, in]
+  ConstTensorView w;                 // [out, in]
+  std::optional<ConstTensorView> b;  // [out]
+};
+
+// y at the given tokens.
+Matrix LinearForward(const LinearInputs& inputs, const Arithmetic& a,
+                     const Rows& tokens = {});
+// dx at the given tokens.
+Matrix LinearInputGrad(ConstTensorView dy, ConstTensorView w,
+                       const Arithmetic& a, const Rows& tokens = {});
+// dw at the given outputs (rows of w).
+Matrix LinearWeightGrad(ConstTensorView dy, ConstTensorView x,
+                        const Arithmetic& a, const Rows& outputs = {});
+// db, one row of `out` columns.
+Matrix LinearBiasGrad(ConstTensorView dy, const Arithmetic& a);
+
+}  // namespace shardproof
+
+#endif  // SHARDPROOF_REFERENCE_LINEAR_H_
