@@ -1,0 +1,22 @@
+// When to store around the caches.
+#ifndef SHARDPROOF_COLLECTIVES_KERNELS_STREAMING_H_
+#define SHARDPROOF_COLLECTIVES_KERNELS_STREAMING_H_
+
+#include <cstddef>
+
+namespace shardproof::kernels {
+
+// Bytes of the last-level cache of this machine, as the operating system
+// reports it; 32 MiB where it does not.
+size_t LastLevelCacheBytes();
+
+// Whether an operation whose ranks together touch `bytes` on this node should
+// store around the caches. A regular store to a line that is not cached first
+// reads it, a third more traffic for a copy; a streaming store evicts lines
+// that the next operation would have found. Above the cache size there is
+// nothing left to find.
+bool ShouldStream(size_t bytes);
+
+}  // namespace shardproof::kernels
+
+#endif  // SHARDPROOF_COLLECTIVES_KERNELS_STREAMING_H_
