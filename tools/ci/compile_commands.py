@@ -36,7 +36,7 @@ def main():
     source = arguments[arguments.index('-c') + 1]
     commands[source] = {
         'directory': ROOT,
-        'file': source,
+        'file': translate(source, info['output_base'], info['execution_root']),
         'arguments': [
             translate(argument, info['output_base'], info['execution_root'])
             for argument in arguments

@@ -47,7 +47,8 @@ def main(chosen):
   os.makedirs(CACHE, exist_ok=True)
   settings = read('.clang-tidy')
   commands = [command for command in json.loads(read('compile_commands.json'))
-              if not chosen or command['file'] in chosen]
+              if not os.path.isabs(command['file'])  # Generated.
+              and (not chosen or command['file'] in chosen)]
   prints = {command['file']: fingerprint(command, settings) for command in commands}
   to_do = [command for command in commands if not os.path.exists(os.path.join(CACHE, prints[command['file']]))]
   found = 0
