@@ -77,9 +77,9 @@ struct Reduction {
   // `dtype` on the path of one contribution, the final one included (0: 1).
   // wire and store are taken to be `dtype`. The bounds hold for any order of
   // the ranks.
-  Arithmetic arithmetic;
+  Arithmetic arithmetic = {};
   // kPremulSum: one factor per rank.
-  std::vector<double> factors;
+  std::vector<double> factors = {};
 };
 
 void AllReduceExpected(const Reduction& reduction, const InputFn& input,

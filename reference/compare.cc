@@ -20,9 +20,9 @@ constexpr size_t kMaxFailedGroups = 16;
 // The position of a value among all values of its type in increasing order; -0
 // and +0 share one.
 template <typename T>
-double Ordinal(const T* p) {
+int64_t Ordinal(const T* p) {
   if constexpr (std::is_integral_v<T>) {
-    return static_cast<double>(*p);
+    return static_cast<int64_t>(*p);
   } else {
     using Bits = std::conditional_t<
         sizeof(T) == 8, uint64_t,
@@ -32,15 +32,21 @@ double Ordinal(const T* p) {
     Bits bits;
     std::memcpy(&bits, p, sizeof(T));
     constexpr Bits kSign = static_cast<Bits>(Bits{1} << (8 * sizeof(T) - 1));
-    const double magnitude = static_cast<double>(bits & (kSign - 1));
+    const auto magnitude =
+        static_cast<int64_t>(bits & static_cast<Bits>(kSign - 1));
     return (bits & kSign) != 0 ? -magnitude : magnitude;
   }
 }
 
 double UlpDistance(DType dtype, const void* a, const void* b) {
   return Visit(dtype, [&]<typename T>(TypeTag<T>) {
-    return std::abs(Ordinal(static_cast<const T*>(a)) -
-                    Ordinal(static_cast<const T*>(b)));
+    const int64_t x = Ordinal(static_cast<const T*>(a));
+    const int64_t y = Ordinal(static_cast<const T*>(b));
+    int64_t distance;
+    // Opposite ends of f64 or i64 are further apart than 2^63.
+    return __builtin_sub_overflow(x, y, &distance)
+               ? std::abs(static_cast<double>(x) - static_cast<double>(y))
+               : std::abs(static_cast<double>(distance));
   });
 }
 

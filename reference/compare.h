@@ -47,7 +47,7 @@ using ExpectedFn = std::function<void(int64_t begin, std::span<Bounded> out)>;
 
 struct ComparisonOptions {
   DType dtype = DType::kF32;
-  Shape shape;
+  Shape shape = {};
   bool exact = false;
   // Exact tier: -0 differs from +0. For pure data movement; arithmetic may give
   // either (0 * -1).
@@ -69,8 +69,8 @@ struct ComparisonOptions {
   // term: what each rank contributed. expected: the output anywhere.
   int64_t chunk = 0;
   int ranks = 0;
-  TermFn term;
-  ExpectedFn expected;
+  TermFn term = {};
+  ExpectedFn expected = {};
 };
 
 struct Mismatch {

@@ -57,9 +57,9 @@ using Rows = std::vector<int64_t>;
 Rows SampleRows(int64_t total, int64_t n, uint64_t seed);
 
 struct LinearInputs {
-  ConstTensorView x;                 // [tokens, in]
-  ConstTensorView w;                 // [out, in]
-  std::optional<ConstTensorView> b;  // [out]
+  ConstTensorView x;                      // [tokens, in]
+  ConstTensorView w;                      // [out, in]
+  std::optional<ConstTensorView> b = {};  // [out]
 };
 
 // y at the given tokens.

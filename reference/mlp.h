@@ -39,24 +39,26 @@ enum class Activation : uint8_t { kGeluTanh, kSwiGlu };
 
 struct MlpInputs {
   Activation activation = Activation::kGeluTanh;
-  ConstTensorView x;                      // [tokens, h]
-  std::optional<ConstTensorView> w_gate;  // [f, h], SwiGLU only
-  ConstTensorView w_up;                   // [f, h]
-  ConstTensorView w_down;                 // [h, f]
-  std::optional<ConstTensorView> b_gate, b_up, b_down;
-  std::optional<ConstTensorView> dy;  // [tokens, h]; none: forward only
+  ConstTensorView x;                           // [tokens, h]
+  std::optional<ConstTensorView> w_gate = {};  // [f, h], SwiGLU only
+  ConstTensorView w_up;                        // [f, h]
+  ConstTensorView w_down;                      // [h, f]
+  std::optional<ConstTensorView> b_gate = {}, b_up = {}, b_down = {};
+  std::optional<ConstTensorView> dy = {};  // [tokens, h]; none: forward only
 };
 
 // Each product with its own declaration: in the tensor-parallel block `down`
 // and `dx` are summed over ranks, the others are local.
 struct MlpArithmetic {
-  Arithmetic up;    // z, g
-  Arithmetic down;  // y
-  Arithmetic da;    // dy w_down
-  Arithmetic dx;    // dz w_up (+ dg w_gate); SwiGLU: one sum over both, or two
-                    // that are added (one more rounding, included)
-  Arithmetic dw;    // all weight and bias gradients (partials: data-parallel or
-                    // sequence-parallel ranks)
+  Arithmetic up = {};    // z, g
+  Arithmetic down = {};  // y
+  Arithmetic da = {};    // dy w_down
+  Arithmetic dx =
+      {};  // dz w_up (+ dg w_gate); SwiGLU: one sum over both, or two
+           // that are added (one more rounding, included)
+  Arithmetic dw =
+      {};  // all weight and bias gradients (partials: data-parallel or
+           // sequence-parallel ranks)
 
   // Tensors of `dtype` on `tensor_parallel` ranks, whose partial sums (y, dx)
   // travel as `dtype`.
@@ -64,8 +66,8 @@ struct MlpArithmetic {
 };
 
 struct MlpSamples {
-  Rows tokens;
-  Rows features;
+  Rows tokens = {};
+  Rows features = {};
 };
 
 struct MlpResult {
