@@ -18,6 +18,7 @@
 #include "collectives/communicator.h"
 #include "collectives/device.h"
 #include "collectives/traffic.h"
+#include "reference/bounded.h"
 #include "reference/dtype.h"
 #include "reference/reduce_op.h"
 
@@ -90,6 +91,17 @@ Cost AllReduceHierarchicalCost(const Topology& topology, int64_t count,
 Cost AllReduceOneShotCost(int ranks, int64_t count, DType dtype);
 Cost AllReduceTwoShotCost(int ranks, int64_t count, DType dtype);
 Cost AllReduceDirectCost(int ranks, int64_t count, DType dtype);
+
+// --- Arithmetic --------------------------------------------------------------
+// The additions and roundings on the path of one contribution, for bounds. The
+// direct variants and the native ones have none of their own: Arithmetic::For.
+
+Arithmetic AllReduceRingArithmetic(int ranks, DType dtype, ReduceOp op);
+Arithmetic AllReduceRecursiveDoublingArithmetic(int ranks, DType dtype,
+                                                ReduceOp op);
+Arithmetic AllReduceRabenseifnerArithmetic(int ranks, DType dtype, ReduceOp op);
+Arithmetic AllReduceHierarchicalArithmetic(const Topology& topology,
+                                           DType dtype, ReduceOp op);
 
 }  // namespace shardproof
 

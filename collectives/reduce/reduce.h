@@ -16,6 +16,7 @@
 #include "collectives/communicator.h"
 #include "collectives/device.h"
 #include "collectives/traffic.h"
+#include "reference/bounded.h"
 #include "reference/dtype.h"
 #include "reference/reduce_op.h"
 
@@ -63,6 +64,13 @@ Status ReduceDirect(const Communicator& comm, const ReduceArgs& args);
 Cost ReduceBinomialCost(int ranks, int64_t count, DType dtype);
 Cost ReduceScatterGatherCost(int ranks, int64_t count, DType dtype);
 Cost ReduceDirectCost(int ranks, int64_t count, DType dtype);
+
+// --- Arithmetic --------------------------------------------------------------
+// The additions and roundings on the path of one contribution, for bounds. The
+// direct variants and the native ones have none of their own: Arithmetic::For.
+
+Arithmetic ReduceBinomialArithmetic(int ranks, DType dtype, ReduceOp op);
+Arithmetic ReduceScatterGatherArithmetic(int ranks, DType dtype, ReduceOp op);
 
 }  // namespace shardproof
 

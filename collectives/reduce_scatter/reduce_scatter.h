@@ -23,6 +23,7 @@
 #include "collectives/communicator.h"
 #include "collectives/device.h"
 #include "collectives/traffic.h"
+#include "reference/bounded.h"
 #include "reference/dtype.h"
 #include "reference/reduce_op.h"
 
@@ -106,6 +107,14 @@ Cost ReduceScatterVRingCost(std::span<const int64_t> counts, DType dtype);
 Cost ReduceScatterVPairwiseCost(std::span<const int64_t> counts, DType dtype);
 Cost ReduceScatterVHalvingCost(std::span<const int64_t> counts, DType dtype);
 Cost ReduceScatterVDirectCost(std::span<const int64_t> counts, DType dtype);
+
+// --- Arithmetic --------------------------------------------------------------
+// The additions and roundings on the path of one contribution, for bounds. The
+// direct variants and the native ones have none of their own: Arithmetic::For.
+
+Arithmetic ReduceScatterRingArithmetic(int ranks, DType dtype, ReduceOp op);
+Arithmetic ReduceScatterPairwiseArithmetic(int ranks, DType dtype, ReduceOp op);
+Arithmetic ReduceScatterHalvingArithmetic(int ranks, DType dtype, ReduceOp op);
 
 }  // namespace shardproof
 

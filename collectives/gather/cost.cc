@@ -1,0 +1,23 @@
+// Costs of the message variants; those of the direct ones stand beside them.
+#include "collectives/chunks.h"
+#include "collectives/gather/gather.h"
+#include "collectives/patterns/binomial.h"
+
+namespace shardproof {
+
+Cost GatherBinomialCost(int ranks, int64_t count, DType dtype) {
+  return BinomialRunsCost({Blocks::Even(count, ranks), 0}, dtype);
+}
+Cost GatherVBinomialCost(std::span<const int64_t> counts, DType dtype,
+                         int root) {
+  return BinomialRunsCost({Blocks::Listed(counts), root}, dtype);
+}
+
+Cost GatherLinearCost(int ranks, int64_t count, DType dtype) {
+  return LinearCost(Blocks::Even(count, ranks), dtype, /*root=*/0);
+}
+Cost GatherVLinearCost(std::span<const int64_t> counts, DType dtype, int root) {
+  return LinearCost(Blocks::Listed(counts), dtype, root);
+}
+
+}  // namespace shardproof
