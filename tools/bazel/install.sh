@@ -7,7 +7,7 @@
 set -u
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-tried=$here/../../.cache/packages-not-to-be-had
+tried=${here%/tools/bazel}/.cache/packages-not-to-be-had
 kinds=" needed optional "
 [[ ${1-} == --dev ]] && kinds+="dev "
 
@@ -33,9 +33,9 @@ look() {
   done <"$here/packages.txt"
 }
 
-# Installs the packages, or fails after having said why.
-install() {
-  local as_root=()
+# Sets `as_root`, or fails after having said why nothing can be installed here.
+may_install() {
+  as_root=()
   if ! command -v apt-get >/dev/null; then
     say "This is not a Debian system, so nothing was installed."
     return 1
@@ -47,6 +47,9 @@ install() {
     fi
     as_root=(sudo)
   fi
+}
+
+install() {
   say "Installing: $*"
   "${as_root[@]}" apt-get update -q >&2 || say "The package lists could not be brought up to date; trying with the old ones."
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" >&2
@@ -55,10 +58,12 @@ install() {
 look
 wanted="${missing[*]} ${missing_optional[*]}"
 if [[ $wanted != " " && ! (${#missing[@]} == 0 && $(cat "$tried" 2>/dev/null) == "$wanted") ]]; then
-  install "${missing[@]}" "${missing_optional[@]}"
-  look
-  # One that is not to be had must not keep back the rest.
-  ((${#missing[@]} && ${#missing_optional[@]})) && install "${missing[@]}" && look
+  if may_install; then
+    install "${missing[@]}" "${missing_optional[@]}"
+    look
+    # One that is not to be had must not keep back the rest.
+    ((${#missing[@]} && ${#missing_optional[@]})) && install "${missing[@]}" && look
+  fi
 fi
 if ((${#missing[@]})); then
   say "Missing: ${missing[*]}"
