@@ -5,8 +5,23 @@
 #include <limits>
 #include <numeric>
 
+#include "reference/clones.h"
+
 namespace shardproof {
 namespace {
+
+SHARDPROOF_CLONES void AddTerm(const double* __restrict term, int64_t n,
+                               double* __restrict value,
+                               double* __restrict lost,
+                               double* __restrict magnitude) {
+  for (int64_t i = 0; i < n; ++i) {
+    const double s = value[i] + term[i];
+    const double back = s - value[i];
+    lost[i] += (value[i] - (s - back)) + (term[i] - back);
+    value[i] = s;
+    magnitude[i] += std::abs(term[i]);
+  }
+}
 
 // The sums over ranks that values and bounds are made of, element by element.
 struct Sums {
@@ -17,13 +32,8 @@ struct Sums {
   explicit Sums(size_t n) : value(n), lost(n), magnitude(n) {}
 
   void Add(const std::vector<double>& term) {
-    for (size_t i = 0; i < term.size(); ++i) {
-      const double s = value[i] + term[i];
-      const double back = s - value[i];
-      lost[i] += (value[i] - (s - back)) + (term[i] - back);
-      value[i] = s;
-      magnitude[i] += std::abs(term[i]);
-    }
+    AddTerm(term.data(), static_cast<int64_t>(term.size()), value.data(),
+            lost.data(), magnitude.data());
   }
 };
 

@@ -122,8 +122,11 @@ void MaskRanks(const Distribution& d, const StreamKey& key, int64_t begin,
         static_cast<int64_t>(Bits(s, static_cast<uint64_t>(block)) %
                              static_cast<uint64_t>(p)) +
         static_cast<int64_t>(key.rank);
-    for (; i < n && (begin + i) / p == block; ++i) {
-      if ((begin + i + shift) % p >= d.active) dst[i] = neutral;
+    const int64_t end = std::min(n, (block + 1) * p - begin);
+    int64_t turn = (begin + i + shift) % p;
+    for (; i < end; ++i) {
+      dst[i] = turn < d.active ? dst[i] : neutral;
+      turn = turn + 1 == p ? 0 : turn + 1;
     }
   }
 }
