@@ -1,0 +1,85 @@
+#include "collectives/communicator.h"
+
+#include <utility>
+
+#include "collectives/backend/node/board.h"
+#include "collectives/communicator_impl.h"
+
+namespace shardproof {
+namespace {
+
+// What the hooks of an interceptor see outside any operation.
+constexpr Op kNoOperation{.label = "none"};
+
+}  // namespace
+
+Communicator::Impl::Impl(std::shared_ptr<Backend> b)
+    : backend(std::move(b)),
+      board(backend->board()),
+      rank(backend->rank()),
+      size(backend->size()),
+      record(backend->MyProgress()),
+      current(&kNoOperation),
+      traffic(std::make_shared<TrafficCounter>()),
+      met(size),
+      met_eagerly(size) {}
+
+Communicator::Communicator(std::shared_ptr<Backend> backend)
+    : impl_(std::make_shared<Impl>(std::move(backend))) {}
+
+int Communicator::rank() const { return impl_->rank; }
+int Communicator::size() const { return impl_->size; }
+const Topology& Communicator::topology() const {
+  return impl_->backend->topology();
+}
+std::string_view Communicator::backend_name() const {
+  return impl_->backend->name();
+}
+Backend& Communicator::backend() const { return *impl_->backend; }
+
+StatusOr<Communicator> Communicator::Split(int color, int key) const {
+  SP_ASSIGN_OR_RETURN(std::shared_ptr<Backend> part,
+                      impl_->backend->Split(color, key));
+  if (part == nullptr) return Communicator();
+  Communicator result(std::move(part));
+  result.impl_->interceptor = impl_->interceptor;
+  result.impl_->traffic = impl_->traffic->NewChild();
+  return result;
+}
+
+StatusOr<Communicator> Communicator::Duplicate() const {
+  return Split(0, impl_->rank);
+}
+
+StatusOr<Buffer> Communicator::Allocate(size_t bytes) const {
+  return impl_->backend->Allocate(bytes);
+}
+
+StatusOr<std::span<std::byte>> Communicator::Staging(size_t bytes) const {
+  if (impl_->staging.bytes() < bytes) {
+    impl_->staging = Buffer();  // First, so that both need not fit.
+    SP_ASSIGN_OR_RETURN(impl_->staging, impl_->backend->Allocate(bytes));
+  }
+  return std::span<std::byte>(impl_->staging.data(), bytes);
+}
+
+Status Communicator::Native(const NativeRequest& request) const {
+  return impl_->backend->Native(request);
+}
+
+void Communicator::Abort(std::string_view reason) const {
+  impl_->backend->Abort(reason);
+}
+Status Communicator::health() const { return impl_->backend->health(); }
+
+Traffic Communicator::traffic() const { return impl_->traffic->Total(); }
+
+void Communicator::Intercept(Interceptor* interceptor) const {
+  impl_->interceptor = interceptor;
+}
+
+std::any& Communicator::AttributeSlot(const std::string& key) const {
+  return impl_->attributes[key];
+}
+
+}  // namespace shardproof
