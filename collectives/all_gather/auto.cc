@@ -1,0 +1,40 @@
+#include <algorithm>
+
+#include "collectives/all_gather/all_gather.h"
+#include "collectives/direct/queue.h"
+
+namespace shardproof {
+namespace {
+
+// Between nodes: up to this many bytes of all blocks together the fewest steps,
+// beyond it the ring, which sends every byte to a neighbour.
+constexpr int64_t kBruckBytes = int64_t{64} << 10;
+
+Status Choose(const Communicator& comm, const AllGatherArgs& args) {
+  if (comm.SharesMemory()) return AllGatherDirect(comm, args);
+  const int64_t bytes = comm.size() * args.count * SizeOf(args.dtype);
+  return bytes <= kBruckBytes ? AllGatherBruck(comm, args)
+                              : AllGatherRing(comm, args);
+}
+
+Status ChooseV(const Communicator& comm, const AllGatherVArgs& args) {
+  if (comm.SharesMemory()) return AllGatherVDirect(comm, args);
+  int64_t count = 0;
+  for (const int64_t one : args.counts) count += std::max(one, int64_t{0});
+  return count * SizeOf(args.dtype) <= kBruckBytes ? AllGatherVBruck(comm, args)
+                                                   : AllGatherVRing(comm, args);
+}
+
+}  // namespace
+
+Status AllGather(const Communicator& comm, const AllGatherArgs& args,
+                 const Stream& stream) {
+  return direct::Enqueue(stream, comm, args, Choose);
+}
+
+Status AllGatherV(const Communicator& comm, const AllGatherVArgs& args,
+                  const Stream& stream) {
+  return direct::Enqueue(stream, comm, args, ChooseV);
+}
+
+}  // namespace shardproof

@@ -1,0 +1,69 @@
+// all_gather over shared memory: every rank stores its block to all outputs.
+//
+// A rank that pushes loads its block once, n bytes of its own; one that pulls
+// would load the blocks of all. Small blocks travel with the flags.
+#include "collectives/all_gather/all_gather.h"
+#include "collectives/checks.h"
+#include "collectives/direct/eager.h"
+#include "collectives/direct/move.h"
+#include "collectives/direct/slices.h"
+#include "collectives/direct/staged.h"
+#include "collectives/kernels/copy.h"
+#include "collectives/kernels/streaming.h"
+
+namespace shardproof {
+namespace {
+
+using direct::ByteCount;
+
+Status Eager(const Communicator& comm, const void* send, void* recv,
+             const Blocks& blocks, DType dtype) {
+  const int rank = comm.rank();
+  SP_ASSIGN_OR_RETURN(
+      const Peers peers,
+      comm.MeetEager(send, ByteCount(blocks.Count(rank), dtype)));
+  for (int r = 0; r < peers.size(); ++r) {
+    const size_t bytes = ByteCount(blocks.Count(r), dtype);
+    if (bytes == 0) continue;
+    kernels::Copy(At(recv, dtype, blocks.Begin(r)), peers.Read(r, 0, bytes),
+                  bytes);
+  }
+  return OkStatus();
+}
+
+Status Run(const Communicator& comm, const void* send, void* recv,
+           const Blocks& blocks, DType dtype, OpLabel label) {
+  const int rank = comm.rank();
+  const int64_t count = blocks.Count(rank);
+  const OpScope op(comm, {.label = label, .dtype = dtype, .count = count});
+  SP_RETURN_IF_ERROR(op.status());
+  if (ByteCount(blocks.Largest(), dtype) <= direct::kEagerLimit) {
+    return Eager(comm, send, recv, blocks, dtype);
+  }
+  return direct::RunDirect(
+      comm, {send, Blocks::Even(count, 1), recv, blocks, dtype},
+      [&](const Peers& peers, const Blocks& in, const Blocks& out) {
+        const int64_t touched = 2 * out.Total() * peers.size();
+        direct::MoveToAll(peers, dtype, in.Count(0), rank, in.Begin(0),
+                          out.Begin(rank),
+                          kernels::ShouldStream(ByteCount(touched, dtype)));
+        return OkStatus();
+      });
+}
+
+}  // namespace
+
+Status AllGatherDirect(const Communicator& comm, const AllGatherArgs& args) {
+  SP_RETURN_IF_ERROR(CheckCount(args.count));
+  return Run(comm, args.send, args.recv, Blocks::Even(args.count, comm.size()),
+             args.dtype, "all_gather/direct");
+}
+
+Status AllGatherVDirect(const Communicator& comm, const AllGatherVArgs& args) {
+  SP_RETURN_IF_ERROR(CheckCounts(comm, args.counts, args.offsets));
+  return Run(comm, args.send, args.recv,
+             Blocks::Listed(args.counts, args.offsets), args.dtype,
+             "all_gather_v/direct");
+}
+
+}  // namespace shardproof

@@ -1,0 +1,140 @@
+#include "collectives/direct/staged.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "collectives/kernels/copy.h"
+
+namespace shardproof::direct {
+namespace {
+
+// Of one rank's staging memory for the blocks of one chunk, sent or received:
+// small enough to stay in a second-level cache, large enough to make a flag
+// round cheap.
+constexpr int64_t kChunkBytes = int64_t{256} << 10;
+// Chunks begin at cache lines for every type.
+constexpr int64_t kChunkGranule = 64;
+
+// How a rank's blocks are cut: chunks of `elements` per block, in `places` places
+// of staging memory.
+struct Cut {
+  int64_t elements;
+  int64_t places;
+};
+
+// One side's blocks, in memory and in staging.
+class Side {
+ public:
+  Side(const Blocks& blocks, DType dtype, const Cut& cut)
+      : blocks_(blocks),
+        dtype_(dtype),
+        cut_(cut),
+        counts_(static_cast<size_t>(blocks.parts())),
+        offsets_(counts_.size()) {}
+
+  // Of staging memory, for all places.
+  size_t bytes() const {
+    return Bytes(cut_.places * blocks_.parts() * cut_.elements);
+  }
+
+  // Where chunk `c` lies in staging memory. Valid until the next call.
+  Blocks Staged(int64_t c) {
+    const int64_t m = cut_.elements;
+    for (int i = 0; i < blocks_.parts(); ++i) {
+      const auto at = static_cast<size_t>(i);
+      counts_[at] = std::clamp(blocks_.Count(i) - c * m, int64_t{0}, m);
+      offsets_[at] = (c % cut_.places * blocks_.parts() + i) * m;
+    }
+    return Blocks::Listed(counts_, offsets_);
+  }
+
+  void CopyIn(int64_t c, const void* from, std::byte* staging) {
+    const Blocks staged = Staged(c);
+    for (int i = 0; i < blocks_.parts(); ++i) {
+      kernels::Copy(At(staging, dtype_, staged.Begin(i)),
+                    At(from, dtype_, blocks_.Begin(i) + c * cut_.elements),
+                    Bytes(staged.Count(i)));
+    }
+  }
+  void CopyOut(int64_t c, const std::byte* staging, void* to) {
+    const Blocks staged = Staged(c);
+    for (int i = 0; i < blocks_.parts(); ++i) {
+      kernels::Copy(At(to, dtype_, blocks_.Begin(i) + c * cut_.elements),
+                    At(staging, dtype_, staged.Begin(i)),
+                    Bytes(staged.Count(i)));
+    }
+  }
+
+ private:
+  size_t Bytes(int64_t count) const {
+    return static_cast<size_t>(count) * static_cast<size_t>(SizeOf(dtype_));
+  }
+
+  Blocks blocks_;
+  DType dtype_;
+  Cut cut_;
+  std::vector<int64_t> counts_, offsets_;
+};
+
+// The longest block of any rank: how often all must go round.
+StatusOr<int64_t> LongestBlock(const Communicator& comm, const Ends& ends) {
+  int64_t longest =
+      std::max(ends.send_blocks.Largest(), ends.recv_blocks.Largest());
+  SP_ASSIGN_OR_RETURN(const Peers peers,
+                      comm.MeetEager(&longest, sizeof(longest)));
+  for (int r = 0; r < peers.size(); ++r) {
+    int64_t theirs;
+    std::memcpy(&theirs, peers.Read(r, 0, 0), sizeof(theirs));
+    longest = std::max(longest, theirs);
+  }
+  return longest;
+}
+
+Cut CutBlocks(const Ends& ends, int64_t longest, ChunkSize chunk_size) {
+  const int parts =
+      std::max(ends.send_blocks.parts(), ends.recv_blocks.parts());
+  const int64_t wanted =
+      chunk_size == ChunkSize::kWhole
+          ? longest
+          : std::min(longest, kChunkBytes / SizeOf(ends.dtype) / parts);
+  // Rounded up to whole granules.
+  const int64_t granules = (wanted + kChunkGranule - 1) / kChunkGranule;
+  const int64_t elements = std::max<int64_t>(granules, 1) * kChunkGranule;
+  return {.elements = elements, .places = longest > elements ? 2 : 1};
+}
+
+}  // namespace
+
+Status RunStaged(const Communicator& comm, const Ends& ends,
+                 const std::function<Core>& core, ChunkSize chunk_size) {
+  SP_ASSIGN_OR_RETURN(const int64_t longest, LongestBlock(comm, ends));
+  const Cut cut = CutBlocks(ends, longest, chunk_size);
+  Side send(ends.send_blocks, ends.dtype, cut);
+  Side recv(ends.recv_blocks, ends.dtype, cut);
+  SP_ASSIGN_OR_RETURN(const std::span<std::byte> staging,
+                      comm.Staging(send.bytes() + recv.bytes()));
+  std::byte* const staged_send = staging.data();
+  std::byte* const staged_recv = staged_send + send.bytes();
+  SP_ASSIGN_OR_RETURN(
+      const Peers peers,
+      comm.Meet({staged_send, send.bytes(), staged_recv, recv.bytes()}));
+
+  const int64_t chunks = (longest + cut.elements - 1) / cut.elements;
+  const auto copy_in = [&](int64_t c) {
+    if (ends.send != nullptr && c < chunks) {
+      send.CopyIn(c, ends.send, staged_send);
+    }
+  };
+  copy_in(0);
+  SP_RETURN_IF_ERROR(comm.Sync());
+  for (int64_t c = 0; c < chunks; ++c) {
+    const Blocks out = send.Staged(c), in = recv.Staged(c);
+    SP_RETURN_IF_ERROR(core(peers, out, in));
+    copy_in(c + 1);
+    SP_RETURN_IF_ERROR(comm.Sync());
+    if (ends.recv != nullptr) recv.CopyOut(c, staged_recv, ends.recv);
+  }
+  return comm.Depart(peers);
+}
+
+}  // namespace shardproof::direct

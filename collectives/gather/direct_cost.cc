@@ -1,0 +1,14 @@
+#include "collectives/direct/cost.h"
+#include "collectives/gather/gather.h"
+
+namespace shardproof {
+
+Cost GatherDirectCost(int ranks, int64_t count, DType dtype) {
+  return direct::EachBlockOnce(Blocks::Even(count, ranks), dtype, /*root=*/0);
+}
+
+Cost GatherVDirectCost(std::span<const int64_t> counts, DType dtype, int root) {
+  return direct::EachBlockOnce(Blocks::Listed(counts), dtype, root);
+}
+
+}  // namespace shardproof
