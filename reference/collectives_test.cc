@@ -166,6 +166,31 @@ TEST(Collectives, BlocksAgreeWithTheWhole) {
   }
 }
 
+// The roundings of each operation, counted: p - 1 additions, q = 1 storage, and
+// what scaling adds.
+TEST(Collectives, BoundsCountTheRoundings) {
+  const InputFn ones = [](int, int64_t, std::span<double> out) {
+    std::fill(out.begin(), out.end(), 1.0);
+  };
+  const auto units = [&](ReduceOp op, int q) {
+    Reduction r{.op = op,
+                .dtype = DType::kF32,
+                .ranks = 4,
+                .arithmetic = Arithmetic::For(DType::kF32, 4),
+                .factors = {1, 1, 1, 1}};
+    r.arithmetic.wire_roundings = q;
+    std::vector<Bounded> y(1);
+    AllReduceExpected(r, ones, 0, 0, y);
+    return y[0].worst / (std::abs(y[0].value) * 0x1p-24);
+  };
+  EXPECT_NEAR(units(ReduceOp::kSum, 1), 4, 1e-5);
+  EXPECT_NEAR(units(ReduceOp::kSum, 3), 6, 1e-5);
+  EXPECT_NEAR(units(ReduceOp::kProd, 1), 4, 1e-5);
+  EXPECT_NEAR(units(ReduceOp::kPremulSum, 1), 5, 1e-5);
+  EXPECT_NEAR(units(ReduceOp::kAvg, 1), 6, 1e-5);
+  EXPECT_EQ(units(ReduceOp::kMax, 1), 0);
+}
+
 // An honest implementation in each type and operation, in random order, stays inside the bounds, and not far inside.
 TEST(Collectives, BoundsHoldInSimulatedArithmetic) {
   constexpr int kRanks = 5;

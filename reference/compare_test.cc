@@ -95,6 +95,12 @@ TEST(Compare, NanFailsInBothTiers) {
       Outcome::kIncorrect);
 }
 
+TEST(Compare, ABoundThatIsNanIsIncorrectNotSuspect) {
+  ComparisonOptions o = Options(DType::kF32, 1, false);
+  o.check_gain = false;
+  EXPECT_EQ(Judged(o, {1}, {{2, kNan, kNan}}).outcome, Outcome::kIncorrect);
+}
+
 // Mistake: failing only when the absolute and the relative error both exceed.
 TEST(Compare, OneBoundDecidesForSmallAndLargeValues) {
   const V y = {1e-6, 1e6};

@@ -259,6 +259,22 @@ TEST_P(MlpTest, BoundsHoldInDouble) {
       [](double v) { return v; }, 0.002);
 }
 
+// One number through the block: z, a and y are each rounded to bf16 once.
+TEST(Mlp, BoundsCountTheRoundings) {
+  Tensor one(DType::kBF16, Shape{1, 1});
+  const double value = 1;
+  FromDouble(DType::kBF16, &value, 1, one.raw());
+  MlpInputs in;
+  in.x = in.w_up = in.w_down = one.view();
+  const MlpResult r = MlpReference(in, MlpArithmetic::For(DType::kBF16));
+  const double g = GeluTanh({1}, 0, 0).value;
+  const double slope = GeluTanhGrad({1}, 0, 0).value;
+  const Bounded& y = r.y.at(0, 0);
+  EXPECT_EQ(y.value, g);
+  EXPECT_NEAR(y.worst, 0x1p-8 * (slope + 2 * g), 0.01 * y.worst);
+  EXPECT_TRUE(r.dx.values.empty());
+}
+
 TEST_P(MlpTest, SamplesAgreeWithTheWhole) {
   const Block b(GetParam(), DType::kBF16);
   const Stored s(b, DType::kBF16);
