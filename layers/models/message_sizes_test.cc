@@ -268,6 +268,20 @@ TEST(Pipeline, TheEndsOfTheModelAreSentByTheirStages) {
   EXPECT_THAT(Select(Messages(config, p), Group::kEmbedding), IsEmpty());
 }
 
+TEST(Pipeline, OnlyAdjacentStagesShareAnEntry) {
+  ModelConfig config = Toy();
+  config.layers = 3;
+  config.tied_embeddings = true;
+  Parallelism p = Layout();
+  p.pp = 3;
+  const std::vector<Message> tied =
+      Select(Messages(config, p), Group::kEmbedding);
+  ASSERT_EQ(tied.size(), 2u);
+  EXPECT_EQ(tied[0].last_stage, 0);
+  EXPECT_EQ(tied[1].first_stage, 2);
+  EXPECT_EQ(Wire(tied, 1), 0);
+}
+
 TEST(DataParallel, BucketsAreWholeTensorsInBackwardOrder) {
   Parallelism p = Layout();
   p.dp = 2;
@@ -278,6 +292,31 @@ TEST(DataParallel, BucketsAreWholeTensorsInBackwardOrder) {
               ElementsAre("all_reduce 184 f32 x1", "all_reduce 192 f32 x2",
                           "all_reduce 200 f32 x2", "all_reduce 104 f32 x1",
                           "all_reduce 88 f32 x1"));
+}
+
+TEST(DataParallel, ABucketThatIsExactlyFullIsClosed) {
+  Parallelism p = Layout();
+  p.dp = 2;
+  p.bucket_bytes = int64_t{4} * (80 + 8 + 96);
+  EXPECT_EQ(Select(Messages(Toy(), p), Group::kData)[0].count, 184);
+}
+
+TEST(DataParallel, EveryTrainedParameterIsReducedOnce) {
+  const auto reduced = [](const ModelConfig& config) {
+    int64_t count = 0;
+    for (const Message& m : Messages(config, {.dp = 2, .sequence = 64})) {
+      if (m.group == Group::kData || m.group == Group::kExpertData) {
+        count += m.count * m.times;
+      }
+    }
+    return count;
+  };
+  for (const std::string& name : ModelNames()) {
+    const ModelConfig config = *FindModel(name);
+    const int64_t untrained =
+        config.router_bias ? config.experts * (config.layers - 3) : 0;
+    EXPECT_EQ(reduced(config), ParameterCount(config) - untrained) << name;
+  }
 }
 
 TEST(DataParallel, VolumeMatchesTheCostTableAtEveryZeroStage) {
@@ -352,6 +391,22 @@ TEST(ExpertParallel, SequenceParallelDispatchesOwnTokens) {
   EXPECT_THAT(Brief(Select(messages, Group::kTensor, "dispatched tokens ")),
               ElementsAre("all_gather 768 bf16 x2"));
   EXPECT_THAT(Select(messages, Group::kTensor, "shared"), IsEmpty());
+}
+
+TEST(Optimizer, TheNormSpansTheRanksThatHoldDifferentGradients) {
+  const auto size = [](const Parallelism& p) {
+    return Select(Messages(ToyMoe(), p), Group::kModel)[0].group_size;
+  };
+  Parallelism p = Layout();
+  p.tp = 2;
+  p.cp = 2;
+  p.pp = 2;
+  p.dp = 4;
+  EXPECT_EQ(size(p), 4);  // tp x pp
+  p.ep = 2;
+  EXPECT_EQ(size(p), 8);  // and the shards of the experts
+  p.zero_stage = 1;
+  EXPECT_EQ(size(p), 32);
 }
 
 TEST(DistinctSizes, AreSortedAndUnique) {

@@ -105,6 +105,16 @@ TEST(Validate, RefusesWidthsThatTpDoesNotDivide) {
               testing::HasSubstr("12 KV heads"));
 }
 
+TEST(Validate, RefusesMessagesBeyond64Bits) {
+  ModelConfig config = *FindModel("mixtral-8x7b");
+  config.hidden = int64_t{1} << 22;
+  config.experts_per_token = 8;
+  EXPECT_TRUE(Validate(config, Parallelism{.sequence = int64_t{1} << 31}).ok());
+  EXPECT_THAT(
+      Validate(config, Parallelism{.sequence = int64_t{1} << 32}).message(),
+      testing::HasSubstr("beyond the limit of 64-bit sizes"));
+}
+
 TEST(Validate, AcceptsTheLargestSizesWithoutOverflow) {
   const ModelConfig config = *FindModel("deepseek-v3");
   const Parallelism p{.tp = 2,
