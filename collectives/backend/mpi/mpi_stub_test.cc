@@ -1,0 +1,31 @@
+// The stub that stands for the backend where there is no MPI.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string_view>
+
+#include "collectives/backend/mpi/mpi_world.h"
+
+namespace shardproof {
+namespace {
+
+TEST(MpiStubTest, SaysThatThereIsNoMpi) {
+  const auto world = MpiWorld::Create();
+  ASSERT_EQ(world.status().code(), StatusCode::kUnavailable);
+  EXPECT_NE(world.status().message().find("built without MPI"),
+            std::string_view::npos);
+  EXPECT_EQ(MpiVersion().status().code(), StatusCode::kUnavailable);
+}
+
+TEST(StartedByMpiLauncherTest, ReadsTheEnvironment) {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"}) {
+    unsetenv(name);
+  }
+  EXPECT_FALSE(StartedByMpiLauncher());
+  setenv("PMI_SIZE", "4", 1);
+  EXPECT_TRUE(StartedByMpiLauncher());
+  unsetenv("PMI_SIZE");
+}
+
+}  // namespace
+}  // namespace shardproof
