@@ -46,14 +46,15 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 failed=0
 for n in "${ranks[@]}"; do
   echo "==== mpirun -np $n $binary $*"
-  XML_OUTPUT_FILE=$scratch/np$n.xml mpirun -np "$n" --oversubscribe --bind-to none "$0" --rank "$binary" "$@" ||
-    { failed=$? && echo "==== $n ranks: exit status $failed"; }
+  XML_OUTPUT_FILE=$scratch/np$n.xml mpirun -np "$n" --oversubscribe --bind-to none "$0" --rank "$binary" "$@"
+  status=$?
+  ((status)) && failed=1 && echo "==== $n ranks: exit status $status"
   if [[ ! -s $scratch/np$n.xml ]]; then
-    echo "==== $n ranks: no report from rank 0" && failed=1
+    failed=1
     cat >"$scratch/np$n.xml" <<END
 <testsuites>
 <testsuite name="run" tests="1" failures="1" errors="0"><testcase name="${binary##*/}" classname="run">
-<failure message="$n ranks: no report from rank 0; exit status $failed"/></testcase></testsuite>
+<failure message="$n ranks: no report from rank 0; exit status $status"/></testcase></testsuite>
 </testsuites>
 END
   fi

@@ -1,4 +1,6 @@
-"""Checks what neither the compiler nor the formatter does; prints what is wrong, and exits with 1 if anything is.
+"""Checks what neither the compiler nor the formatter does: check_tree.py [ROOT FILE...]
+
+Prints what is wrong, and exits with 1 if anything is. Without arguments it looks at every file that git does not ignore.
 
 * No source file is over 500 lines.
 * Includes follow the rules in /BUILD. Bazel's visibility stops most breaches when they compile; this one also sees the
@@ -12,7 +14,6 @@ import re
 import subprocess
 import sys
 
-ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 MOST_LINES = 500
 CODE = ('.cc', '.cu', '.cuh', '.h')
 COUNTED = CODE + ('.bzl', '.py', '.sh')
@@ -33,10 +34,10 @@ MAY_INCLUDE = {
 FOLDERS = {path.split('/', maxsplit=1)[0] for path in MAY_INCLUDE}
 
 
-def tracked_and_new():
-  listed = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, check=True,
+def tracked_and_new(root):
+  listed = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=root, check=True,
                           stdout=subprocess.PIPE, text=True).stdout.splitlines()
-  return sorted(path for path in listed if os.path.isfile(os.path.join(ROOT, path)))
+  return sorted(path for path in listed if os.path.isfile(os.path.join(root, path)))
 
 
 def rule_for(path):
@@ -68,8 +69,8 @@ def check_guard(path, text):
     yield f'{path}: the include guard is not {guard}'
 
 
-def check(path):
-  with open(os.path.join(ROOT, path), encoding='utf-8') as file:
+def check(root, path):
+  with open(os.path.join(root, path), encoding='utf-8') as file:
     text = file.read()
   lines = text.count('\n')
   if lines > MOST_LINES:
@@ -80,11 +81,13 @@ def check(path):
     yield from check_guard(path, text)
 
 
-def main():
-  wrong = [message for path in tracked_and_new() if path.endswith(COUNTED) for message in check(path)]
+def main(arguments):
+  root = arguments[0] if arguments else os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..')
+  paths = arguments[1:] or tracked_and_new(root)
+  wrong = [message for path in paths if path.endswith(COUNTED) for message in check(root, path)]
   print('\n'.join(wrong + [f'check_tree: {len(wrong)} found']))
   return 1 if wrong else 0
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(main(sys.argv[1:]))
