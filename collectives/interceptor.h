@@ -33,14 +33,21 @@ class Interceptor {
   virtual Status OnBegin(Op& /*op*/) { return Status(); }
   // After the operation, on success. `op` as OnBegin left it.
   virtual void OnEnd(const Op& /*op*/) {}
-  // After a rendezvous: `peers[r]` is what rank r offers. Entries may be redirected to doctored copies.
-  virtual void OnMeet(const Op& /*op*/, int /*rank*/,
-                      std::span<PeerBuffers> /*peers*/) {}
   // Before the closing rendezvous of a direct operation.
   virtual void OnDepart(const Op& /*op*/, int /*rank*/) {}
-  // A direct load (`store` false) or store of `bytes` from or to `peer`.
-  virtual void OnAccess(const Op& /*op*/, int /*rank*/, int /*peer*/,
-                        size_t /*bytes*/, bool /*store*/) {}
+  // A direct load of `bytes` at `data`, memory of `peer` (or its eager
+  // payload). What is returned is read instead; it must live until the
+  // operation ends.
+  virtual const std::byte* OnLoad(const Op& /*op*/, int /*rank*/, int /*peer*/,
+                                  const std::byte* data, size_t /*bytes*/) {
+    return data;
+  }
+  // A direct store of `bytes` to `data`, memory of `peer`. What is returned is
+  // written instead; what was stored may be changed in OnDepart.
+  virtual std::byte* OnStore(const Op& /*op*/, int /*rank*/, int /*peer*/,
+                             std::byte* data, size_t /*bytes*/) {
+    return data;
+  }
   // A message is about to leave; `payload` may not be changed here.
   virtual void OnSend(const Op& /*op*/, int /*rank*/, int /*destination*/,
                       std::span<const std::byte> /*payload*/) {}

@@ -22,7 +22,8 @@ const std::byte* Peers::Read(int peer, size_t offset, size_t bytes) const {
   if (peer != impl.rank) {
     impl.traffic->Count(bytes);
     if (impl.interceptor != nullptr) [[unlikely]] {
-      impl.interceptor->OnAccess(*impl.current, impl.rank, peer, bytes, false);
+      return impl.interceptor->OnLoad(*impl.current, impl.rank, peer,
+                                      buffers_[peer].send + offset, bytes);
     }
   }
   return buffers_[peer].send + offset;
@@ -34,7 +35,8 @@ std::byte* Peers::Write(int peer, size_t offset, size_t bytes) const {
   if (peer != impl.rank) {
     impl.traffic->Count(bytes);
     if (impl.interceptor != nullptr) [[unlikely]] {
-      impl.interceptor->OnAccess(*impl.current, impl.rank, peer, bytes, true);
+      return impl.interceptor->OnStore(*impl.current, impl.rank, peer,
+                                       buffers_[peer].recv + offset, bytes);
     }
   }
   return buffers_[peer].recv + offset;
@@ -46,7 +48,8 @@ const std::byte* Peers::ReadBack(int peer, size_t offset, size_t bytes) const {
   if (peer != impl.rank) {
     impl.traffic->Count(bytes);
     if (impl.interceptor != nullptr) [[unlikely]] {
-      impl.interceptor->OnAccess(*impl.current, impl.rank, peer, bytes, false);
+      return impl.interceptor->OnLoad(*impl.current, impl.rank, peer,
+                                      buffers_[peer].recv + offset, bytes);
     }
   }
   return buffers_[peer].recv + offset;
@@ -76,9 +79,6 @@ StatusOr<Peers> Communicator::Meet(const Offer& offer) const {
   SP_RETURN_IF_ERROR(impl.Note(impl.board->Meet(
       {offer.send, offer.send_bytes, offer.recv, offer.recv_bytes}, impl.met,
       &peers.all_shared_)));
-  if (impl.interceptor != nullptr) [[unlikely]] {
-    impl.interceptor->OnMeet(*impl.current, impl.rank, impl.met);
-  }
   return peers;
 }
 
@@ -98,9 +98,6 @@ StatusOr<Peers> Communicator::MeetEager(const void* data, size_t bytes) const {
   peers.buffers_ = impl.met_eagerly;
   SP_RETURN_IF_ERROR(
       impl.Note(impl.board->MeetEager(data, bytes, impl.met_eagerly)));
-  if (impl.interceptor != nullptr) [[unlikely]] {
-    impl.interceptor->OnMeet(*impl.current, impl.rank, impl.met_eagerly);
-  }
   return peers;
 }
 
