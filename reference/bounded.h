@@ -1,30 +1,30 @@
 // A number that carries its own tolerance: the exact value of a computation,
 // and how far an honest implementation may be from it.
 //
-// Contract: let v be the mathematical result on the given inputs and c what an
-// implementation computes that performs the declared roundings (Arithmetic) in
-// any order. Then
+// Contract: let `value` be the mathematical result on the given inputs, and c
+// what an implementation computes that performs the declared roundings
+// (Arithmetic) in any order. Then
 //
-//   |c - value| <= worst                                   always,
-//   |c - value| <= Likely(lambda)                          with probability 1 -
-//   delta, all N elements together, where Likely(lambda) = min(worst, likely +
-//   lambda sqrt(likely2)),    lambda = sqrt(2 ln(2 N / delta)).
+//   |c - value| <= worst             always,
+//   |c - value| <= Likely(lambda)    with probability 1 - delta for all N
+//                                    elements together, where
+//
+//   Likely(lambda) = min(worst, likely + lambda sqrt(likely2))
+//   lambda         = sqrt(2 ln(2 N / delta))
 //
 // Likely rests on rounding errors being mean-independent (Hallman and Ipsen,
 // arXiv:2203.15928; Azuma's inequality): n roundings of size c contribute n c
-// to `worst` and n c^2 to `likely2`. Few roundings (kFewRoundings and less) are
-// tighter added linearly, so those go to `likely`. Keeping one sum only would
-// either lose the cancellation of 14336 roundings or inflate a single one by
-// lambda.
+// to `worst` and n c^2 to `likely2`. Up to kFewRoundings roundings are tighter
+// added linearly, so those go to `likely`. Keeping one of the two sums only
+// would either lose the cancellation of 14336 roundings or inflate a single one
+// by lambda.
 //
-//   Bounded y = Dot(a, b, UnitRoundoff(DType::kF32));      // a, b: spans of
-//   Bounded y = Rounded(y, DType::kBF16);                          // stored as
-//   bf16 bool ok = !(std::abs(got - y.value) <= y.Likely(lambda)) ? false :
-//   true;
+//   Bounded y = Dot(a, b, UnitRoundoff(DType::kF32));  // spans of Bounded
+//   y = Rounded(y, DType::kBF16);                      // stored as bf16
+//   bool wrong = !(std::abs(got - y.value) <= y.worst);
 //
-// worst is itself computed in double; the relative slack of 2^-50 that this
-// needs is below every unit roundoff under test but f64's, where the references
-// widen by kSlack instead.
+// The bounds are themselves computed in double, which is below every unit
+// roundoff under test but f64's; there the references add kSlack.
 
 #ifndef SHARDPROOF_REFERENCE_BOUNDED_H_
 #define SHARDPROOF_REFERENCE_BOUNDED_H_
@@ -130,8 +130,8 @@ Bounded Dot(std::span<const Bounded> a, std::span<const Bounded> b, double u);
 // sum_r x_r over p = x.size() contributions, each through p - 1 additions in
 // `accumulate` and q roundings to `store`:
 //   worst = [(1 + u_a)^(p-1) (1 + u_T)^q - 1] sum|x_r| + underflow
-// numerics.md has q eta / 2 for the underflow, eta the smallest subnormal. A
-// tree has q = ceil(lg p) on each path but p - 1 stored partial sums, each of
+// One would expect q eta / 2 for the underflow, eta the smallest subnormal. But
+// a tree has q = ceil(lg p) on each path and p - 1 stored partial sums, each of
 // which may underflow, so the bound used here is (q <= 1 ? q : p - 1) eta / 2.
 // (Sums of numbers of the stored type are multiples of eta and never underflow
 // at all; the term matters for products and averages only.)

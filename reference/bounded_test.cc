@@ -44,6 +44,7 @@ std::vector<double> Data(DType dtype, uint64_t tensor, uint64_t trial, int n) {
 
 std::vector<Bounded> Exact(const std::vector<double>& x) {
   std::vector<Bounded> y;
+  y.reserve(x.size());
   for (double v : x) y.push_back({v});
   return y;
 }
@@ -113,6 +114,7 @@ TEST(Bounded, DotOfRoundedInputs) {
     const std::vector<double> a = Data(DType::kF32, 1, trial, kN);
     const std::vector<double> b = Data(DType::kBF16, 2, trial, kN);
     std::vector<Bounded> rounded;
+    rounded.reserve(a.size());
     for (double v : a) rounded.push_back(Rounded({v}, DType::kBF16));
     float sum = 0;
     for (int k = 0; k < kN; ++k) {

@@ -325,6 +325,7 @@ AllToAllLayout AllToAllLayout::FromCounts(
   for (size_t s = 0; s < counts.size(); ++s) {
     result.send.push_back(Layout::Packed(counts[s]));
     std::vector<int64_t> received;
+    received.reserve(counts.size());
     for (const std::vector<int64_t>& row : counts) received.push_back(row[s]);
     result.recv.push_back(Layout::Packed(std::move(received)));
   }

@@ -2,33 +2,38 @@
 // any block.
 //
 // Contract: each function writes elements [begin, begin + out.size()) of the
-// output of `rank`, with x_r the input of rank r:
+// output of `rank`, with x_r the input of rank r and p ranks:
 //
-//   AllReduce       y[i]              = op_r x_r[i]
+//   AllReduce       y[i] = op_r x_r[i]
 //   Reduce          the same on the root; other ranks have no output
-//   ReduceScatter   y[i]              = op_r x_r[displacement(rank) + i],     i
-//   < count(rank) AllGather       y[displ(r) + i]   = x_r[i], i < count(r)
+//   ReduceScatter   y[i] = op_r x_r[displacement(rank) + i],  i < count(rank)
+//   AllGather       y[displacement(r) + i] = x_r[i],          i < count(r)
 //   Gather          the same on the root
-//   Scatter         y[i]              = x_root[displ(rank) + i],              i
-//   < count(rank) Broadcast       y[i]              = x_root[i] AllToAll
-//   y[recv(s) + i]    = x_s[send_s(rank) + i] SendRecv        y[i] = x_((rank -
-//   shift) mod p)[i]           (a ring shift)
+//   Scatter         y[i] = x_root[displacement(rank) + i],    i < count(rank)
+//   Broadcast       y[i] = x_root[i]
+//   AllToAll        y[recv_rank(s) + i] = x_s[send_s(rank) + i]
+//   SendRecv        y[i] = x_((rank - shift) mod p)[i]        (a ring shift)
 //
 // Elements that no rank writes (gaps between displacements, non-roots) are left
 // in `out` as the caller set them. Inputs come through a callback, so that a
 // gigabyte is never in memory.
 //
 //   Reduction sum{.op = ReduceOp::kSum, .dtype = DType::kBF16, .ranks = 4,
-//   .arithmetic = Arithmetic::For(DType::kBF16, 4)}; AllReduceExpected(sum,
-//   input, /*rank=*/0, begin, block);
+//                 .arithmetic = Arithmetic::For(DType::kBF16, 4)};
+//   AllReduceExpected(sum, input, /*rank=*/0, begin, block);
 //
-// Bounds of reductions, with p ranks, u_a the accumulator's and u_T the type's
-// roundoff, q roundings to the type:
-//   sum, premul_sum, avg   [(1 + u_a)^(p-1+m) (1 + u_T)^q - 1] sum|s_r x_r| +
-//   underflow,   m = 0, 1, 2 (avg: 1/p may be rounded and multiplied) prod [(1
-//   + u_a)^(p-1) (1 + u_T)^q - 1] |prod x_r| + underflow min, max 0
+// Bounds of reductions, with u_a the accumulator's and u_T the type's roundoff
+// and q roundings to the type:
+//
+//   sum         [(1 + u_a)^(p-1) (1 + u_T)^q - 1] sum|x_r| + underflow
+//   premul_sum  the same with (1 + u_a)^p and |s_r x_r|
+//   avg         the same with (1 + u_a)^(p+1) and |x_r| / p: an implementation
+//               may round 1/p and multiply by it
+//   prod        [(1 + u_a)^(p-1) (1 + u_T)^q - 1] |prod x_r| + underflow
+//   min, max    0
+//
 // Floating-point results overflow to the type's infinity (or NaN) when they are
-// compared; integers wrap.
+// compared. Integers wrap; i64 results are exact up to 2^53.
 
 #ifndef SHARDPROOF_REFERENCE_COLLECTIVES_H_
 #define SHARDPROOF_REFERENCE_COLLECTIVES_H_
@@ -118,9 +123,9 @@ void AllToAllExpected(const AllToAllLayout& layout, const InputFn& input,
 void SendRecvExpected(int ranks, int shift, const InputFn& input, int rank,
                       int64_t begin, std::span<Bounded> out);
 
-// What rank `from` contributed to the output of a reduction at [begin, ..): s_r
-// x_r, x_r / p, or x_r. For Comparator's diagnosis; its sum over ranks is the
-// result of sum, avg and premul_sum.
+// What rank `from` contributed to the output of a reduction at [begin, ..):
+// s_r x_r for premul_sum, x_r / p for avg, else x_r. For the diagnosis of a
+// comparison; the contributions to sum, avg and premul_sum add up to the result.
 void ReductionTerm(const Reduction& reduction, const InputFn& input, int from,
                    int64_t begin, std::span<double> out);
 

@@ -17,7 +17,7 @@ void Named(int rank, int64_t begin, std::span<double> out) {
   }
 }
 
-InputFn From(std::vector<std::vector<double>> x) {
+InputFn From(const std::vector<std::vector<double>>& x) {
   return [x](int rank, int64_t begin, std::span<double> out) {
     for (size_t i = 0; i < out.size(); ++i) {
       out[i] = x[static_cast<size_t>(rank)][static_cast<size_t>(begin) + i];
@@ -27,6 +27,7 @@ InputFn From(std::vector<std::vector<double>> x) {
 
 std::vector<double> Values(const std::vector<Bounded>& y) {
   std::vector<double> v;
+  v.reserve(y.size());
   for (const Bounded& b : y) v.push_back(b.value);
   return v;
 }

@@ -67,7 +67,8 @@ std::string_view Name(Outcome outcome) {
 struct Comparator::State {
   ComparisonOptions options;
   double lambda;
-  int64_t group;  // elements per group, after coarsening
+  int64_t group;        // elements per group, after coarsening
+  int64_t asked_group;  // before
   std::vector<GroupStats> groups;
   Comparison result;
   double squares = 0;  // sum of (e / B)^2
@@ -88,7 +89,7 @@ struct Comparator::State {
       group = options.shape.rank() > 0 ? options.shape[options.shape.rank() - 1]
                                        : 1;
     }
-    group = std::max<int64_t>(1, group);
+    group = asked_group = std::max<int64_t>(1, group);
     while ((n + group - 1) / group > kMaxGroups) group *= 2;
     groups.resize(static_cast<size_t>((n + group - 1) / group));
     for (size_t g = 0; g < groups.size(); ++g) {
@@ -284,6 +285,10 @@ struct Comparator::State {
           result.incorrect, result.compared, m.coordinates.ToString(), m.actual,
           m.expected);
       if (!options.exact) result.reason += fmt::format(" +- {:.3g}", m.bound);
+      if (groups.size() > 1 && group == asked_group) {
+        result.reason += fmt::format("; worst in {} {}", options.group_name,
+                                     result.worst_group.group);
+      }
     } else if (!result.gain_ok) {
       result.outcome = Outcome::kIncorrect;
       result.reason = fmt::format(

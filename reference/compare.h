@@ -1,21 +1,26 @@
 // Is this buffer what the reference says it is, and if not, what went wrong?
 //
 // Contract, per element, with c the actual and y the expected value:
-//   exact tier     passed iff c and Round(dtype, y) are the same bits; +0 and
-//   -0 are equal unless sign_of_zero; any NaN equals any NaN. bounded tier   e
-//   = |c - y|:  passed     e <= y.Likely(lambda)
-//                                incorrect  !(e <= y.worst), or one of them is
-//                                NaN or Inf and the other is not the same
-//                                suspect    otherwise
-// and for the whole: the worst of all elements; further, incorrect when the
-// gain <c, y> / <y, y> is not 1 within its own tolerance, or when nothing was
-// compared. Each test is written !(e <= bound), so that NaN fails.
+//
+//   exact tier    passed     c and Round(dtype, y) are the same bits. +0 and -0
+//                            are equal unless sign_of_zero; any NaN equals any
+//                            NaN.
+//   bounded tier  passed     e = |c - y| <= y.Likely(lambda)
+//                 incorrect  !(e <= y.worst), or one of c, y is NaN or Inf and
+//                            the other is not the same
+//                 suspect    otherwise
+//
+// For the whole: the worst of all elements; and incorrect when the gain
+// <c, y> / <y, y> is not 1 within its own tolerance, or nothing was compared.
+// Each test is written !(e <= bound), so that NaN fails.
 //
 //   Comparator comparator({.dtype = DType::kF32, .shape = {n}, .exact = true});
 //   for (begin..) comparator.Add(begin, actual + begin, expected_block);
-//   Comparison result = comparator.Finish();      // a Comparator that is
-//   destroyed before Finish() (or Cancel()) aborts if (!result.passed())
-//   Print(result.reason, result.diagnosis);
+//   Comparison result = comparator.Finish();
+//   if (!result.passed()) Print(result.reason, result.diagnosis);
+//
+// A Comparator that has compared something and is destroyed before Finish() or
+// Cancel() aborts: a discarded comparison is a test that cannot fail.
 
 #ifndef SHARDPROOF_REFERENCE_COMPARE_H_
 #define SHARDPROOF_REFERENCE_COMPARE_H_
@@ -65,8 +70,9 @@ struct ComparisonOptions {
   // last dimension, "row".
   int64_t group = 0;
   std::string group_name = "row";
-  // For the diagnosis. chunk: elements per chunk (0: the group). ranks and
-  // term: what each rank contributed. expected: the output anywhere.
+  // For the diagnosis; each may be left out. chunk: elements per chunk (0: no
+  // chunks). ranks and term: what each rank contributed. expected: the output
+  // anywhere, to recognise what was misplaced.
   int64_t chunk = 0;
   int ranks = 0;
   TermFn term = {};
@@ -145,8 +151,10 @@ Comparison Compare(const ComparisonOptions& options, const void* actual,
 //
 //   PowerCheck power(DType::kBF16);
 //   power.Add("all zero", expected, zeros);
-//   power.Add("rank 3 dropped", expected, without_rank_3);      // once per
-//   block; blocks of one fault add up SP_RETURN_IF_ERROR(power.Check());
+//   power.Add("rank 3 dropped", expected, without_rank_3);
+//   SP_RETURN_IF_ERROR(power.Check());
+//
+// Add may be called once per block; the blocks of one fault add up.
 class PowerCheck {
  public:
   explicit PowerCheck(DType dtype, bool exact = false)

@@ -245,6 +245,7 @@ TEST(Compare, LocalisesTheRow) {
   EXPECT_EQ(c.failed_groups[0].group, 6);
   EXPECT_EQ(c.failed_groups[0].failed, 2);
   EXPECT_EQ(c.worst_group.group, 6);
+  EXPECT_NE(c.reason.find("row 6"), std::string::npos) << c.reason;
   EXPECT_EQ(c.mismatches[0].coordinates, (Shape{6, 3}));
 }
 
@@ -277,6 +278,7 @@ class DiagnosisTest : public testing::TestWithParam<bool> {
     for (int r = 0; r < kRanks; ++r) Term(r, begin, x[r]);
     for (size_t i = 0; i < out.size(); ++i) {
       std::vector<Bounded> terms;
+      terms.reserve(kRanks);
       for (int r = 0; r < kRanks; ++r) terms.push_back({x[r][i]});
       out[i] = Sum(terms, 0x1p-24, 0x1p-24, 1);
     }
@@ -370,7 +372,7 @@ TEST(Compare, PoisonIsRecognised) {
   for (DType d : kAllDTypes) {
     const V y = {1, 2, 3, 4, 5, 6, 7, 1};
     std::vector<char> actual = Store(d, y);
-    Poison(d, actual.data() + 5 * SizeOf(d), 3);
+    Poison(d, &actual[5u * static_cast<size_t>(SizeOf(d))], 3);
     EXPECT_TRUE(IsPoison(d, actual.data(), 5));
     EXPECT_FALSE(IsPoison(d, actual.data(), 4));
     const Comparison c = Compare(Options(d, 8, true), actual.data(), Expect(y));

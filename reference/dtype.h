@@ -1,19 +1,23 @@
-// The element types under test, their storage structs and their exact
-// conversions.
+// The element types under test, their storage structs and exact conversions.
 //
 // Contract: every conversion to a narrower type is a single rounding to
-// nearest, ties to even, of the exact value given, from float and from double
-// alike:  Round(T, x) = argmin over y in T of |x - y|, the even significand on
-// a tie. Subnormals are kept. NaN stays NaN, -0 stays -0. Overflow: bf16, f16
-// and e5m2 give infinity. e4m3 is the OCP "fn" form without infinities:
-// overflow gives NaN (as PyTorch's and ml_dtypes' casts do; the constructors of
-// CUDA's __nv_fp8_e4m3 saturate at 448 instead). NaN was chosen because it
-// cannot be missed. Integers: nearest, ties to even, then modulo 2^width; NaN
-// gives 0.
+// nearest, ties to even, of the exact value given, from float and double alike:
+//
+//   Round(T, x) = argmin over y in T of |x - y|, the even one of two
+//
+// Subnormals are kept. NaN stays NaN, -0 stays -0.
+//
+// Overflow: bf16, f16 and e5m2 give infinity. e4m3 is the OCP "fn" form without
+// infinities: overflow gives NaN, as PyTorch's and ml_dtypes' casts do. (The
+// constructors of CUDA's __nv_fp8_e4m3 saturate at 448 instead.) NaN was chosen
+// because it cannot be missed.
+//
+// Integers: nearest, ties to even, then modulo 2^width; NaN gives 0.
 //
 //   float wide = static_cast<float>(BFloat16(1.0f / 3));
-//   Visit(dtype, [&]<typename T>(TypeTag<T>) { AddAll(static_cast<const T*>(a),
-//   static_cast<T*>(b), n); });
+//   Visit(dtype, [&]<typename T>(TypeTag<T>) {
+//     AddAll(static_cast<const T*>(a), static_cast<T*>(b), n);
+//   });
 
 #ifndef SHARDPROOF_REFERENCE_DTYPE_H_
 #define SHARDPROOF_REFERENCE_DTYPE_H_

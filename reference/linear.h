@@ -1,28 +1,28 @@
 // The linear layer on one device, forward and backward, in double and with
 // bounds.
 //
-// Contract, with x [tokens, in], w [out, in] (PyTorch's layout), b [out], dy
-// [tokens, out]:
+// Contract, with x [tokens, in], w [out, in] (PyTorch's layout), b [out] and
+// dy [tokens, out]:
 //
-//   y  = x w^T + b        dx = dy w        dw = dy^T x        db = sum over
-//   tokens of dy
+//   y = x w^T + b      dx = dy w      dw = dy^T x      db = sum_tokens dy
 //
-// Bounds (Arithmetic a; K terms in t = a.partials contiguous parts of K_r
-// terms, s_r the partial results):
+// Bounds, for an Arithmetic a and K terms in t = a.partials contiguous parts of
+// K_r terms, A_r, B_r the operands' parts and s_r the partial results:
 //
-//   worst = u_store |Y| + sum_r gamma(K_r, u_acc) |A_r||B_r| + u_wire q
-//   sum|s_r| + gamma(depth, u_reduce) sum|s_r|,  each grown by the later
-//   roundings the likely bound replaces gamma(K_r, u) by lambda sqrt(K_r) u; a
-//   bias adds one rounding.
+//   worst = sum_r gamma(K_r, u_acc) |A_r||B_r| + q u_wire sum_r |s_r|
+//           + gamma(depth, u_reduce) sum_r |s_r| + u_store |Y|
 //
-// The wire term was derived with q = a.WireRoundings(); numerics.md states it
-// for q = 1.
+// each grown by the roundings that follow it. The likely bound replaces
+// gamma(K_r, u) by lambda sqrt(K_r) u. A bias is added after y was stored and
+// the sum stored again: u_store (|Y| + |b|) more. q = a.WireRoundings(): on a
+// ring a partial sum is rounded to the wire's type at each hop.
 //
-// Results may be sampled: checking a few rows of y costs rows * out * in
-// instead of tokens * out * in.
+// Results may be sampled: a few rows of y cost rows * out * in instead of
+// tokens * out * in.
 //
 //   Matrix y = LinearForward({x, w, b}, Arithmetic::For(DType::kBF16),
-//   /*rows=*/{0, 17, 511}); y.at(1, j)            // token 17, output j
+//                            /*tokens=*/{0, 17, 511});
+//   y.at(1, j)  // token 17, output j
 
 #ifndef SHARDPROOF_REFERENCE_LINEAR_H_
 #define SHARDPROOF_REFERENCE_LINEAR_H_

@@ -1,28 +1,31 @@
 // The feed-forward block on one device, forward and backward, with bounds.
 //
-// Contract, with x [tokens, h], w_up (and w_gate) [f, h], w_down [h, f]:
+// Contract, with x [tokens, h], w_up and w_gate [f, h], w_down [h, f]:
 //
-//   GELU      z = x w_up^T + b_up;                              a =
-//   gelu_tanh(z);          y = a w_down^T + b_down SwiGLU    g = x w_gate^T +
-//   b_gate;  z = x w_up^T + b_up;    a = silu(g) * z;           y = a w_down^T
-//   + b_down
+//   GELU     z = x w_up^T + b_up         SwiGLU   g = x w_gate^T + b_gate
+//            a = gelu_tanh(z)                     z = x w_up^T + b_up
+//                                                 a = silu(g) z
+//            y = a w_down^T + b_down              y = a w_down^T + b_down
 //
-//   da = dy w_down;   GELU: dz = da gelu'(z);   SwiGLU: dg = da z silu'(g), dz
-//   = da silu(g) dx = dz w_up (+ dg w_gate);   dw_up = dz^T x;   dw_gate = dg^T
-//   x;   dw_down = dy^T a;   db = column sums of dz, dg, dy
+//            da = dy w_down                       da = dy w_down
+//            dz = da gelu'(z)                     dg = da z silu'(g)
+//                                                 dz = da silu(g)
+//            dx = dz w_up                         dx = dz w_up + dg w_gate
 //
-// z, g, a, da, dz, dg are taken to be rounded to `store` where the
-// implementation stores them; an implementation that fuses rounds less and
-// stays inside the bound. The value is always that of the exact computation on
-// the given inputs.
+//   dw_up = dz^T x, dw_gate = dg^T x, dw_down = dy^T a; each bias gradient is
+//   the sum over tokens of dz, dg or dy.
+//
+// z, g, silu(g), a, da, dz and dg are taken to be rounded to `store`; an
+// implementation that fuses rounds less and stays inside the bound. Values are
+// those of the exact computation on the given inputs.
 //
 // Sampling: `tokens` for y and dx; `features` (of f) for the rows of dw_up and
-// dw_gate and the COLUMNS of dw_down (its rows would need every activation: as
-// much work as the whole forward pass); biases: db_up and db_gate at
-// `features`, db_down whole.
+// dw_gate, for db_up and db_gate, and for the COLUMNS of dw_down: its rows
+// would need every activation, as much work as the whole forward pass.
 //
-//   MlpResult r = MlpReference(inputs, {.forward = a, .backward = b}, {.tokens
-//   = SampleRows(512, 8, 1), .features = SampleRows(f, 8, 2)});
+//   MlpResult r = MlpReference(inputs, MlpArithmetic::For(DType::kBF16, ranks),
+//                              {.tokens = SampleRows(512, 8, seed),
+//                               .features = SampleRows(f, 8, seed)});
 
 #ifndef SHARDPROOF_REFERENCE_MLP_H_
 #define SHARDPROOF_REFERENCE_MLP_H_
@@ -53,12 +56,10 @@ struct MlpArithmetic {
   Arithmetic up = {};    // z, g
   Arithmetic down = {};  // y
   Arithmetic da = {};    // dy w_down
-  Arithmetic dx =
-      {};  // dz w_up (+ dg w_gate); SwiGLU: one sum over both, or two
-           // that are added (one more rounding, included)
-  Arithmetic dw =
-      {};  // all weight and bias gradients (partials: data-parallel or
-           // sequence-parallel ranks)
+  // dz w_up + dg w_gate: one sum over both, or two that are added.
+  Arithmetic dx = {};
+  // All weight and bias gradients; partials: data- or sequence-parallel ranks.
+  Arithmetic dw = {};
 
   // Tensors of `dtype` on `tensor_parallel` ranks, whose partial sums (y, dx)
   // travel as `dtype`.

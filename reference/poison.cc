@@ -49,8 +49,10 @@ void Poison(DType dtype, void* data, int64_t n) {
 bool IsPoison(DType dtype, const void* data, int64_t i) {
   return Visit(dtype, [&]<typename T>(TypeTag<T>) {
     const T poison = PoisonOf<T>();
-    return std::memcmp(static_cast<const T*>(data) + i, &poison, sizeof(T)) ==
-           0;
+    // The bytes, not the values: a NaN equals nothing.
+    const void* bytes = &poison;
+    const void* element = static_cast<const T*>(data) + i;
+    return std::memcmp(element, bytes, sizeof(T)) == 0;
   });
 }
 

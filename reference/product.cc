@@ -154,7 +154,7 @@ class Multiplier {
     total.value = sum;
     total.worst += s.worst;
     total.likely2 += s.likely2;
-    if (arithmetic_.partials * std::max(q, 1) <= kFewRoundings) {
+    if (int64_t{arithmetic_.partials} * std::max(q, 1) <= kFewRoundings) {
       total.likely += s.likely;
     } else {
       total.likely2 += s.likely * s.likely;

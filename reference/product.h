@@ -1,18 +1,19 @@
 // Matrix products that carry bounds: the core of the layers' references.
 // Internal to reference/.
 //
-// Contract: C = A B with A [rows, K] of Bounded (or exact) numbers and B [K, n]
-// exact, K cut into a.partials contiguous parts of which each rank adds one;
-// with A_r, B_r the parts and s_r = A_r B_r:
+// Contract: C = A B with A [rows, K] of Bounded (or exact) numbers, B [K, n]
+// exact, and K cut into a.partials contiguous parts, of which each rank adds
+// one; A_r, B_r the parts, s_r = A_r B_r:
 //
-//   worst   = sum_k worst(A) |B| + sum_r gamma(K_r, u_acc) |A_r||B_r| + u_wire
-//   q sum|s_r| + gamma(depth, u_reduce) sum|s_r|, then Rounded(store) likely2 =
-//   sum_k (likely(A)^2 + likely2(A)) B^2 + sum_r K_r u_acc^2 (|A_r||B_r|)^2
+//   worst   = sum_k worst(A) |B| + sum_r gamma(K_r, u_acc) |A_r||B_r|
+//             + q u_wire sum_r |s_r| + gamma(depth, u_reduce) sum_r |s_r|
+//   likely2 = sum_k (likely(A)^2 + likely2(A)) B^2
+//             + sum_r K_r u_acc^2 (|A_r||B_r|)^2
 //
-// The errors of the elements of A are taken to be independent of each other
-// (each was rounded by itself), so they add in squares. Where the accumulator
-// is f64, values are summed in twice its precision (Ogita, Rump and Oishi,
-// Dot2, SIAM J. Sci. Comput. 26(6), 2005).
+// and then Rounded(store). The errors of the elements of A are taken to be
+// independent of each other (each was rounded by itself), so they add in
+// squares. Where the accumulator is f64, values are summed in twice its
+// precision (Ogita, Rump and Oishi, Dot2, SIAM J. Sci. Comput. 26(6), 2005).
 
 #ifndef SHARDPROOF_REFERENCE_PRODUCT_H_
 #define SHARDPROOF_REFERENCE_PRODUCT_H_

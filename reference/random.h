@@ -1,22 +1,22 @@
 // Test data as a function of (seed, tensor, rank, index): any element of any
 // rank in O(1), on any rank, without communication.
 //
-//   bits(key, i) = mix(mix(i * golden + k0) ^ k1),   (k0, k1) a hash of the key
+//   bits(key, i) = mix(halfmix(i * golden + k0) ^ k1),  (k0, k1) = hash(key)
 //
-// mix is a bijection of 64 bits, so a stream never repeats; k1 enters in the
-// middle, so that two streams are not shifts of one another.
+// Both mixes are bijections of 64 bits, so a stream never repeats; k1 enters in
+// the middle, so that two streams are not shifts of one another.
 //
-//   Distribution d = *ExactSum(DType::kBF16, /*terms=*/ranks);            //
-//   any order of summation gives the same bits Fill(d, {.seed = 1, .tensor =
-//   TensorId("x"), .rank = 3}, begin, n, buffer);       // stored as d.dtype
-//   FillDouble(d, key, begin, n, doubles);                                //
-//   the same values for the reference
+//   Distribution d = *ExactSum(DType::kBF16, ranks);
+//   StreamKey key = {.seed = 1, .tensor = TensorId("x"), .rank = 3};
+//   Fill(d, key, begin, n, buffer);         // stored as d.dtype
+//   FillDouble(d, key, begin, n, doubles);  // the same, for the reference
 //
 // Every distribution obeys the data rules: aperiodic, not constant, different
-// on every rank (when the ranks' keys differ). Rejected: Philox4x32-10 (ten
-// rounds; three times slower here, and its guarantees are not needed for test
-// data), and a sequential generator (a rank would have to draw all values
-// before its own).
+// on every rank (when the ranks' keys differ).
+//
+// Rejected: Philox4x32-10, whose ten rounds buy guarantees that test data do
+// not need, and a sequential generator, with which a rank would have to draw
+// all values before its own.
 
 #ifndef SHARDPROOF_REFERENCE_RANDOM_H_
 #define SHARDPROOF_REFERENCE_RANDOM_H_
@@ -57,8 +57,7 @@ struct Distribution {
     kInteger,     // +-unit * k, k uniform in 1..magnitude
     kPowerOfTwo,  // +-2^k, |k| <= magnitude (0 <= k for integer types)
     kUniform,     // uniform in [-scale, scale), rounded to dtype
-    kNormal,  // sum of four uniforms, in [-scale, scale], standard deviation
-              // 0.29 scale, rounded to dtype
+    kNormal,      // sum of four uniforms in [-scale, scale], deviation 0.29
   };
   Kind kind = Kind::kUniform;
   DType dtype = DType::kF32;
@@ -85,17 +84,17 @@ struct Distribution {
 StatusOr<Distribution> ExactSum(DType narrowest, int terms);
 // The same with multiples of `ranks`, so that the average is an integer as
 // well. Fails when no multiple fits (e5m2, 11 ranks). Exact for "sum, then
-// divide"; an implementation that multiplies by a rounded 1/p first is exact
+// divide". An implementation that multiplies by a rounded 1/p first is exact
 // for powers of two p only.
 StatusOr<Distribution> ExactAverage(DType narrowest, int ranks);
 // Signed powers of two: no partial product of any subset of the ranks overflows
 // or becomes subnormal.
 StatusOr<Distribution> ExactProduct(DType dtype, int ranks);
 
-// Operands for a product with exact sums in both passes: y = x w^T + b, dx = dy
-// w, dw = dy^T x, db = sum dy, all below 2^t. `stored` is the operands' type,
-// `narrowest` the narrowest type that a partial sum passes through. Sparse
-// where 2^t is less than the number of terms.
+// Operands for a linear layer with exact sums in both passes:
+//   y = x w^T + b, dx = dy w, dw = dy^T x, db = sum dy, all below 2^t.
+// `stored` is the operands' type, `narrowest` the narrowest type that a partial
+// sum passes through. Sparse where 2^t is less than the number of terms.
 struct ExactLinearInputs {
   Distribution x;   // [tokens, in]
   Distribution w;   // [out, in]

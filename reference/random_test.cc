@@ -45,7 +45,7 @@ TEST(Random, BlocksAgreeWithTheWhole) {
         ASSERT_EQ(part[i], whole[begin + i]) << begin << " " << i;
       }
     }
-    std::vector<char> stored(5000 * 8);
+    std::vector<char> stored(size_t{5000} * 8);
     Fill(d, key, 0, 5000, stored.data());
     std::vector<double> back(5000);
     ToDouble(d.dtype, stored.data(), 5000, back.data());
@@ -67,9 +67,9 @@ TEST(Random, BitsAreBalancedAndIndependentOfTheirNeighbours) {
     }
     // Five standard deviations of a fair coin.
     const double most = 2.5 * std::sqrt(kN);
-    EXPECT_NEAR(ones, kN / 2, most);
-    EXPECT_NEAR(flips_index, kN / 2, most);
-    EXPECT_NEAR(flips_rank, kN / 2, most);
+    EXPECT_NEAR(ones, 0.5 * kN, most);
+    EXPECT_NEAR(flips_index, 0.5 * kN, most);
+    EXPECT_NEAR(flips_rank, 0.5 * kN, most);
   }
 }
 
@@ -202,7 +202,7 @@ TEST(Random, ExactProductsOfAnySubsetAreNormal) {
 }
 
 TEST(Random, ExactLinearSumsFitInBothPasses) {
-  constexpr int kTokens = 300, kIn = 700, kOut = 520;
+  constexpr int64_t kTokens = 300, kIn = 700, kOut = 520;
   for (DType narrow : {DType::kF32, DType::kBF16, DType::kF16}) {
     const ExactLinearInputs d =
         *ExactLinear(DType::kBF16, narrow, kTokens, kIn, kOut);

@@ -62,7 +62,8 @@ class [[nodiscard]] Status {
   StatusCode code() const { return ok() ? StatusCode::kOk : rep_->code; }
   // Empty when ok. Valid as long as this Status.
   std::string_view message() const {
-    return ok() ? std::string_view() : std::string_view(rep_->message);
+    if (ok()) return {};
+    return rep_->message;
   }
   // "ok" or "invalid argument: rank -1 is negative".
   std::string ToString() const;
@@ -133,19 +134,19 @@ namespace internal {
 template <typename T>
 class [[nodiscard]] StatusOr {
  public:
-  StatusOr(Status status)  // NOLINT(google-explicit-constructor): `return
-                           // InvalidArgument(..)`
-      : status_(std::move(status)) {
-    if (status_.ok())
-      status_ = Internal("StatusOr made of an ok Status, without a value");
+  // Implicit, both: `return InvalidArgument(..)` and `return value`.
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  StatusOr(Status status) : status_(std::move(status)) {
+    if (status_.ok()) status_ = Internal("an ok Status has no value");
   }
+  // clang-format off: version 14 puts the NOLINT on a line of its own.
   template <typename U = T>
   requires(std::is_constructible_v<T, U&&> &&
            !std::is_same_v<std::remove_cvref_t<U>, StatusOr> &&
            !std::is_same_v<std::remove_cvref_t<U>, Status>)
-      StatusOr(
-          U&& value)  // NOLINT(google-explicit-constructor): `return value`
+      StatusOr(U&& value)  // NOLINT(google-explicit-constructor)
       : value_(std::forward<U>(value)) {}
+  // clang-format on
 
   bool ok() const { return value_.has_value(); }
   const Status& status() const& { return status_; }

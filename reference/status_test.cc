@@ -27,12 +27,14 @@ TEST(Status, EachHelperHasItsCode) {
 
 TEST(Status, CopiesMovesAndTakesContext) {
   const Status error = InvalidArgument("rank {} is negative", -1);
-  const Status copy = error;
+  Status copy = error;
   Status assigned;
   assigned = copy;
   EXPECT_EQ(assigned.WithContext("send").ToString(),
             "invalid argument: send: rank -1 is negative");
   EXPECT_EQ(copy.message(), error.message());
+  copy = OkStatus();
+  EXPECT_FALSE(error.ok());
   assigned = OkStatus();
   EXPECT_TRUE(assigned.ok());
 }
