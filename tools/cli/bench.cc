@@ -1,0 +1,125 @@
+// shardproof bench: how fast is every variant, once it is known to be right?
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "tools/cli/commands.h"
+#include "tools/cli/jobs.h"
+#include "tools/cli/session.h"
+#include "tools/cli/table.h"
+#include "tools/cli/workload.h"
+
+namespace shardproof {
+namespace {
+
+// The sizes that -b, -e and -f ask for, as counts of every dtype: the axis is
+// in elements, and nccl-tests counts bytes of the whole operation.
+StatusOr<std::vector<Job>> WithSizes(const Options& options,
+                                     std::vector<Job> jobs,
+                                     const std::vector<int>& ranks) {
+  if (options.min_bytes.empty() && options.max_bytes.empty()) return jobs;
+  const std::string from =
+      options.min_bytes.empty() ? options.max_bytes : options.min_bytes;
+  SP_ASSIGN_OR_RETURN(const int64_t low, ParseBytes(from));
+  SP_ASSIGN_OR_RETURN(
+      const int64_t high,
+      ParseBytes(options.max_bytes.empty() ? from : options.max_bytes));
+  int64_t factor = 2;
+  if (!options.step_factor.empty()) {
+    SP_ASSIGN_OR_RETURN(factor, ParseBytes(options.step_factor));
+  }
+  if (high < low || factor < 2) {
+    return InvalidArgument(
+        "-b {} -e {} -f {}: the sizes go up, by a factor of at least 2", low,
+        high, factor);
+  }
+  std::vector<Job> sized;
+  for (const int n : ranks) {
+    for (int64_t bytes = low; bytes <= high;
+         bytes = bytes == 0 ? 1 : bytes * factor) {
+      // One instance per dtype that was chosen, at the count that makes bytes.
+      Options one = options;
+      one.min_bytes = one.max_bytes = "";
+      std::vector<std::string> dtypes;
+      for (const Job& job : jobs) {
+        for (const auto& [axis, value] : job.instance.values) {
+          if (axis == "dtype" &&
+              std::find(dtypes.begin(), dtypes.end(), value) == dtypes.end()) {
+            dtypes.push_back(value);
+          }
+        }
+      }
+      for (const std::string& name : dtypes) {
+        SP_ASSIGN_OR_RETURN(const DType dtype, ParseDType(name));
+        one.dtype = name;
+        one.datatype = "";
+        one.axis = options.axis;
+        one.axis.push_back("count=" + std::to_string(bytes / SizeOf(dtype)));
+        SP_ASSIGN_OR_RETURN(const std::vector<Job> more,
+                            ChooseJobs(one, Purpose::kBench, {n}));
+        sized.insert(sized.end(), more.begin(), more.end());
+      }
+      if (bytes > high / factor) break;
+    }
+  }
+  return sized;
+}
+
+StatusOr<std::vector<Job>> Choose(const Options& options,
+                                  const std::vector<int>& ranks) {
+  if (options.model.empty()) {
+    SP_ASSIGN_OR_RETURN(std::vector<Job> jobs,
+                        ChooseJobs(options, Purpose::kBench, ranks));
+    return WithSizes(options, std::move(jobs), ranks);
+  }
+  std::vector<Job> jobs;
+  for (const int n : ranks) {
+    SP_ASSIGN_OR_RETURN(const Workload workload,
+                        WorkloadOf(options.model, options.layout, n, 0));
+    SP_ASSIGN_OR_RETURN(const std::vector<Job> more,
+                        ChooseWorkloadJobs(options, workload, n));
+    jobs.insert(jobs.end(), more.begin(), more.end());
+  }
+  if (jobs.empty()) {
+    return InvalidArgument(
+        "none of the chosen cases has anything to do for {} in this layout: "
+        "choose others with --filter, or other --tp --cp --pp --dp",
+        options.model);
+  }
+  return jobs;
+}
+
+}  // namespace
+
+ExitCode RunBench(const Options& given) {
+  Options options = given;
+  if (options.gpus > 1 && options.ranks.empty()) options.ranks = {options.gpus};
+  auto session = Session::Create(options);
+  if (!session.ok()) return Refuse(session.status());
+  Session& s = **session;
+  const auto ranks = s.Ranks({4});
+  if (!ranks.ok()) return Refuse(ranks.status());
+  auto jobs = Choose(options, *ranks);
+  if (!jobs.ok()) return Refuse(jobs.status());
+  if (options.time_budget > 0) Interleave(*jobs);
+  BenchTable table;
+  Summary summary;
+  s.Run(*jobs,
+        {.name = "bench",
+         .budget = options.time_budget,
+         .measure = true,
+         .timing = MeasureOptionsOf(options),
+         .repeats = 1},
+        [&](const Job&, const Record& record) {
+          table.Add(record);
+          summary.Add(record);
+        });
+  if (s.leader()) {
+    fmt::print("{}\n{}", table.Text(), summary.Text());
+    for (const std::string& what : s.left_out()) fmt::print("{}\n", what);
+    if (summary.count(Verdict::kPassed) == 0) s.Note(kExitInvalid);
+  }
+  return s.Finish();
+}
+
+}  // namespace shardproof

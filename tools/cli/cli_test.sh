@@ -1,0 +1,175 @@
+#!/bin/bash
+# The binary as a person meets it: bad input, interrupts, hangs, crashes, full
+# disks, and what is left on disk afterwards.
+#
+#     cli_test.sh PATH/TO/shardproof
+set -u
+
+shardproof=$(realpath "$1")
+folder=$(mktemp -d "${TEST_TMPDIR:-/tmp}/cli.XXXXXX") || exit 1
+trap 'rm -rf "$folder"' EXIT
+cd "$folder" || exit 1
+export TMPDIR=/tmp OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMP_NUM_THREADS=1
+failures=0
+
+fail() {
+  echo "FAILED: $1"
+  sed 's/^/    /' out err | tail -n 20
+  failures=$((failures + 1))
+}
+
+# expect NAME STATUS PATTERN COMMAND...: the exit status, and a line on standard
+# error (or output) that matches PATTERN.
+expect() {
+  local name=$1 status=$2 pattern=$3 got
+  shift 3
+  "$@" >out 2>err </dev/null
+  got=$?
+  if ((got != status)); then
+    fail "$name: exit $got, not $status"
+  elif ! grep -qE -- "$pattern" out err; then
+    fail "$name: nothing matches \"$pattern\""
+  else
+    echo "ok: $name"
+  fi
+}
+
+# One sentence, not a page.
+brief() {
+  if (($(wc -l <err) > 1)); then fail "$1: more than one line on stderr"; fi
+}
+
+valid_json() {
+  if ! python3 -c 'import json, sys; json.load(open(sys.argv[1]))' "$2"; then
+    fail "$1: $2 is not valid JSON"
+  fi
+}
+
+tiny=(--filter '^collectives/all_reduce$' --axis count=64 --axis dtype=f32
+  --axis op=sum --axis in_place=false --ranks 3)
+
+# --- Usage --------------------------------------------------------------------
+expect help 0 'Exit codes' "$shardproof" --help
+for command in list run verify bench explain mutants doctor; do
+  expect "$command --help" 0 'Usage' "$shardproof" "$command" --help
+done
+expect 'no command' 2 'shardproof: .*subcommand' "$shardproof"
+expect 'unknown flag' 2 'not-a-flag' "$shardproof" verify --not-a-flag
+brief 'unknown flag'
+expect 'unknown command' 2 'shardproof:' "$shardproof" frobnicate
+expect 'filter matches nothing' 2 'did you mean .*collectives/all_reduce' \
+  "$shardproof" verify --filter al_reduce
+brief 'filter matches nothing'
+expect 'filter is not a pattern' 2 'not a regular expression' \
+  "$shardproof" verify --filter '['
+expect 'unknown axis' 2 'no chosen case has an axis "colour"' \
+  "$shardproof" verify --filter all_reduce --axis colour=red
+expect 'unknown value' 2 'purple' "$shardproof" verify --filter all_reduce \
+  --axis dtype=purple
+expect 'malformed axis' 2 'name=value' "$shardproof" verify --axis count
+expect 'unknown variant' 2 'matches none of' "$shardproof" verify "${tiny[@]}" \
+  --variant rings
+expect 'zero ranks' 2 'ranks' "$shardproof" verify --ranks 0
+expect 'more ranks than fit' 2 'at most' "$shardproof" verify --ranks 4000
+expect 'a size that does not fit' 1 'memory|GiB' "$shardproof" verify \
+  "${tiny[@]}" --axis count=1000000000000 --variant ring
+expect 'unknown backend' 2 'backend' "$shardproof" verify --backend carrier
+expect 'backend not built' 6 'not built' "$shardproof" verify --backend cuda
+expect 'explain an unknown case' 2 'collectives' "$shardproof" explain nothing
+
+# --- Models -------------------------------------------------------------------
+expect 'unknown model' 2 'llama-3.1-8b' "$shardproof" bench --model lama
+echo '{"model_type": "llama", "hidden_size": 4096' >truncated.json
+expect 'truncated model' 2 'truncated.json' "$shardproof" run \
+  --model ./truncated.json
+echo '{"model_type": "llama", "hidden_size": 4096}' >missing.json
+expect 'missing key' 2 'missing.json.*(num_|intermediate_|vocab_)' \
+  "$shardproof" run --model ./missing.json
+expect 'layout does not fit' 2 'tp|heads' "$shardproof" bench \
+  --model llama-3.1-8b --tp 7
+
+# --- Results ------------------------------------------------------------------
+expect verify 0 'passed' "$shardproof" verify "${tiny[@]}" --json good.json
+valid_json verify good.json
+expect 'results are kept' 0 'passed' "$shardproof" verify "${tiny[@]}" \
+  --json good.json
+[[ -s good.json.previous ]] || fail 'results are kept: no good.json.previous'
+echo 'a letter' >letter.txt
+expect 'another file is not overwritten' 2 'not a result file' \
+  "$shardproof" verify "${tiny[@]}" --json letter.txt
+grep -q 'a letter' letter.txt || fail 'another file was overwritten'
+expect 'no such folder' 6 'cannot write' "$shardproof" verify "${tiny[@]}" \
+  --json no/such/folder.json
+expect 'full disk' 5 'No space left' "$shardproof" verify "${tiny[@]}" \
+  --json /dev/full
+expect list 0 'variants' "$shardproof" list
+"$shardproof" list --json >list.json || fail 'list --json'
+valid_json 'list --json' list.json
+expect doctor 0 'thread' "$shardproof" doctor
+expect explain 0 'rank' "$shardproof" explain collectives/all_reduce --ranks 3 \
+  --axis count=12 --variant ring
+expect bench 0 'GB/s' "$shardproof" bench "${tiny[@]}" --json bench.json
+expect 'flags of nccl-tests' 0 'count=256' "$shardproof" bench -b 1K -e 1K -g 2 \
+  -n 5 -w 2 -d float -o sum --filter '^collectives/all_reduce$' --variant ring
+
+# --- Faults, hangs, interrupts, crashes -------------------------------------
+expect 'a wrong number' 1 'incorrect' "$shardproof" verify "${tiny[@]}" \
+  --fault wrong_scale
+expect 'unknown fault' 2 'wrong_scale' "$shardproof" verify "${tiny[@]}" \
+  --fault gremlins
+expect hang 124 'rank' "$shardproof" verify "${tiny[@]}" --variant ring \
+  --fault never_arrive --timeout 0.5 --json hang.json
+valid_json hang hang.json
+grep -q '"failed"' hang.json || fail 'hang: no record of it'
+
+"$shardproof" verify --filter collectives --ranks 2,3,4,5,7,8 \
+  --json interrupted.json >out 2>err &
+pid=$!
+sleep 2
+kill -INT "$pid"
+wait "$pid"
+status=$?
+((status == 130)) || fail "interrupt: exit $status, not 130"
+valid_json interrupt interrupted.json
+grep -q '"interrupted":true' interrupted.json || fail 'interrupt: not marked'
+
+"$shardproof" verify --filter collectives --ranks 2,3,4,5,7,8 \
+  --json killed.json >out 2>err &
+pid=$!
+sleep 2
+kill -KILL "$pid"
+wait "$pid" 2>/dev/null
+valid_json 'kill -9' killed.json
+
+"$shardproof" verify --filter collectives --ranks 2,3,4,5,7,8 \
+  --json crashed.json >out 2>err &
+pid=$!
+sleep 1
+kill -SEGV "$pid"
+wait "$pid"
+status=$?
+((status == 6)) || fail "crash: exit $status, not 6"
+grep -q 'crashed (SIGSEGV' err || fail 'crash: not named'
+valid_json crash crashed.json
+
+# --- MPI ----------------------------------------------------------------------
+if command -v mpirun >/dev/null && "$shardproof" doctor | grep -q 'Open MPI'; then
+  mpi=(mpirun --oversubscribe --bind-to none -np 3)
+  unset 'tiny[-1]' 'tiny[-1]'
+  expect 'mpi verify' 0 'passed' "${mpi[@]}" "$shardproof" verify "${tiny[@]}" \
+    --json mpi.json
+  valid_json 'mpi verify' mpi.json
+  expect 'ranks that disagree' 2 'different arguments' mpirun --oversubscribe \
+    --bind-to none -np 1 "$shardproof" verify "${tiny[@]}" : \
+    -np 1 "$shardproof" verify "${tiny[@]}" --seed 7
+  expect 'more ranks than started' 2 'mpirun started 3' "${mpi[@]}" \
+    "$shardproof" verify "${tiny[@]}" --ranks 4
+  expect 'mpi hang' 124 'rank' "${mpi[@]}" "$shardproof" verify "${tiny[@]}" \
+    --variant ring --fault never_arrive --timeout 1
+fi
+
+if ((failures > 0)); then
+  echo "$failures checks failed"
+  exit 1
+fi

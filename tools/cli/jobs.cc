@@ -1,0 +1,187 @@
+#include "tools/cli/jobs.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <regex>
+#include <utility>
+
+namespace shardproof {
+namespace {
+
+StatusOr<std::regex> Pattern(const std::string& flag, const std::string& text) {
+  try {
+    return std::regex(text);
+  } catch (const std::regex_error& error) {
+    return InvalidArgument("{} \"{}\" is not a regular expression: {}", flag,
+                           text, error.what());
+  }
+}
+
+// Levenshtein distance.
+size_t EditDistance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j < row.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({substituted, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+// The three of `names` nearest to `text`, by whole name or last part.
+std::string Near(const std::string& text, std::vector<std::string> names) {
+  const auto distance = [&](const std::string& name) {
+    return std::min(EditDistance(text, name),
+                    EditDistance(text, name.substr(name.rfind('/') + 1)));
+  };
+  std::stable_sort(names.begin(), names.end(),
+                   [&](const std::string& a, const std::string& b) {
+                     return distance(a) < distance(b);
+                   });
+  names.resize(std::min<size_t>(names.size(), 3));
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+// Overrides of axes that this case has; others may belong to another case.
+AxisOverrides OverridesFor(const CaseInfo& info, const AxisOverrides& all) {
+  AxisOverrides own;
+  for (const AxisInfo& axis : info.axes) {
+    const auto found = all.find(axis.name);
+    if (found != all.end()) own.insert(*found);
+  }
+  return own;
+}
+
+Status CheckAxesKnown(const std::vector<const CaseInfo*>& cases,
+                      const AxisOverrides& overrides) {
+  for (const auto& [name, values] : overrides) {
+    std::vector<std::string> known;
+    for (const CaseInfo* info : cases) {
+      for (const AxisInfo& axis : info->axes) known.push_back(axis.name);
+    }
+    std::sort(known.begin(), known.end());
+    known.erase(std::unique(known.begin(), known.end()), known.end());
+    if (!std::binary_search(known.begin(), known.end(), name)) {
+      return InvalidArgument(
+          "no chosen case has an axis \"{}\": the axes are {}", name,
+          fmt::join(known, ", "));
+    }
+  }
+  return Status();
+}
+
+using Variants = std::vector<const ErasedVariant*>;
+
+// "mutant/<name>" names a planted bug; without that prefix only variants are
+// meant.
+StatusOr<Variants> ChooseVariants(const CaseInfo& info,
+                                  const std::string& text) {
+  Variants chosen;
+  SP_ASSIGN_OR_RETURN(const std::regex pattern,
+                      Pattern("--variant", text.empty() ? ".*" : text));
+  for (const ErasedVariant& variant : info.variants) {
+    if (std::regex_match(variant.name, pattern)) chosen.push_back(&variant);
+  }
+  if (chosen.empty() && text.rfind("mutant/", 0) == 0) {
+    const ErasedVariant* mutant = info.FindVariant(text);
+    if (mutant != nullptr) chosen.push_back(mutant);
+  }
+  return chosen;
+}
+
+}  // namespace
+
+StatusOr<std::vector<const CaseInfo*>> ChooseCases(const Options& options) {
+  SP_ASSIGN_OR_RETURN(const std::regex pattern,
+                      Pattern("--filter", options.filter));
+  std::vector<const CaseInfo*> chosen;
+  std::vector<std::string> names;
+  for (const CaseInfo& info : Registry::Get().cases()) {
+    names.push_back(info.name);
+    if (std::regex_search(info.name, pattern)) chosen.push_back(&info);
+  }
+  if (chosen.empty()) {
+    return InvalidArgument(
+        "--filter \"{}\" matches no case: did you mean {}? `shardproof list` "
+        "shows all",
+        options.filter, Near(options.filter, names));
+  }
+  return chosen;
+}
+
+StatusOr<std::vector<Job>> ChooseJobs(const Options& options, Purpose purpose,
+                                      const std::vector<int>& ranks) {
+  SP_ASSIGN_OR_RETURN(const auto cases, ChooseCases(options));
+  SP_ASSIGN_OR_RETURN(const AxisOverrides overrides, OverridesOf(options));
+  SP_RETURN_IF_ERROR(CheckAxesKnown(cases, overrides));
+  std::vector<Job> jobs;
+  bool any_variant = false;
+  for (const CaseInfo* info : cases) {
+    SP_ASSIGN_OR_RETURN(const Variants variants,
+                        ChooseVariants(*info, options.variant));
+    any_variant = any_variant || !variants.empty();
+    for (const int n : ranks) {
+      SP_ASSIGN_OR_RETURN(
+          const std::vector<Instance> instances,
+          info->expand(purpose, n, OverridesFor(*info, overrides)));
+      for (const ErasedVariant* variant : variants) {
+        for (const Instance& instance : instances) {
+          jobs.push_back({info, variant, instance});
+        }
+      }
+    }
+  }
+  if (!any_variant) {
+    std::vector<std::string> names;
+    for (const CaseInfo* info : cases) {
+      for (const ErasedVariant& v : info->variants) names.push_back(v.name);
+    }
+    return InvalidArgument("--variant \"{}\" matches none of {}",
+                           options.variant, Near(options.variant, names));
+  }
+  if (jobs.empty()) {
+    return InvalidArgument(
+        "no instance is left: the values of --axis exclude one another");
+  }
+  return jobs;
+}
+
+StatusOr<std::vector<Job>> ChooseWorkloadJobs(const Options& options,
+                                              const Workload& workload,
+                                              int ranks) {
+  SP_ASSIGN_OR_RETURN(const auto cases, ChooseCases(options));
+  std::vector<Job> jobs;
+  for (const CaseInfo* info : cases) {
+    SP_ASSIGN_OR_RETURN(const Variants variants,
+                        ChooseVariants(*info, options.variant));
+    for (const ErasedVariant* variant : variants) {
+      for (const Instance& instance : info->workload(workload, ranks)) {
+        jobs.push_back({info, variant, instance});
+      }
+    }
+  }
+  return jobs;
+}
+
+void Interleave(std::vector<Job>& jobs) {
+  std::map<std::pair<const CaseInfo*, const ErasedVariant*>, int> seen;
+  std::vector<std::pair<int, Job>> turns;
+  turns.reserve(jobs.size());
+  for (Job& job : jobs) {
+    const int turn = seen[{job.info, job.variant}]++;
+    turns.emplace_back(turn, std::move(job));
+  }
+  std::stable_sort(
+      turns.begin(), turns.end(),
+      [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (size_t i = 0; i < jobs.size(); ++i) jobs[i] = std::move(turns[i].second);
+}
+
+}  // namespace shardproof

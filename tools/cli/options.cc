@@ -1,0 +1,165 @@
+#include "tools/cli/options.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace shardproof {
+namespace {
+
+std::vector<std::string> SplitAtCommas(const std::string& text) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  while (begin <= text.size()) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+// The names that nccl-tests uses, in ours.
+std::string DTypeFromNcclTests(const std::string& name) {
+  static const std::map<std::string, std::string> kNames = {
+      {"float", "f32"},     {"double", "f64"}, {"half", "f16"},
+      {"bfloat16", "bf16"}, {"int8", "i8"},    {"uint8", "u8"},
+      {"int32", "i32"},     {"int64", "i64"},  {"fp8_e4m3", "e4m3"},
+      {"fp8_e5m2", "e5m2"}};
+  const auto found = kNames.find(name);
+  return found == kNames.end() ? name : found->second;
+}
+
+}  // namespace
+
+void AddSelectionFlags(CLI::App& app, Options& options) {
+  app.add_option("--backend", options.backend,
+                 "thread (ranks as threads, the default) or mpi (started by "
+                 "mpirun or srun)");
+  app.add_option("--ranks", options.ranks,
+                 "How many ranks; several numbers run one after the other")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--filter", options.filter,
+                 "Cases whose name matches this regular expression");
+  app.add_option("--axis", options.axis,
+                 "name=v1,v2: these values of an axis (see list); repeatable")
+      ->take_all();
+  app.add_option("--dtype", options.dtype,
+                 "The same as --axis dtype=...: f64 f32 bf16 f16 e4m3 e5m2 i8 "
+                 "u8 i32 i64");
+  app.add_option("--variant", options.variant,
+                 "Variants whose name matches this regular expression");
+  app.add_option("--seed", options.seed, "Of all inputs")
+      ->capture_default_str();
+  app.add_option("--memory", options.memory,
+                 "shared (peers can address the buffers) or ordinary (they "
+                 "cannot: staged copies)")
+      ->check(CLI::IsMember({"shared", "ordinary"}))
+      ->capture_default_str();
+}
+
+void AddModelFlags(CLI::App& app, Options& options) {
+  app.add_option("--model", options.model,
+                 "Sizes from a model: a built-in name or a Hugging Face "
+                 "config.json");
+  const auto size = [&](const char* name, int64_t& value, const char* help) {
+    app.add_option(name, value, help)->check(CLI::PositiveNumber);
+  };
+  size("--tp", options.layout.tp, "Tensor-parallel size (default: the ranks)");
+  size("--cp", options.layout.cp, "Context-parallel size");
+  size("--pp", options.layout.pp, "Pipeline stages");
+  size("--dp", options.layout.dp, "Data-parallel size");
+  size("--sequence", options.layout.sequence, "Tokens of a sample");
+  size("--micro-batch", options.layout.micro_batch, "Samples of a micro-batch");
+}
+
+void AddRunFlags(CLI::App& app, Options& options) {
+  app.add_option("--json", options.json, "Write the results to this file");
+  app.add_option("--time-budget", options.time_budget,
+                 "Stop starting cases after so many seconds, and say what was "
+                 "left out")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--timeout", options.timeout,
+                 "Seconds until a case counts as hung (0: never)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--fault", options.fault,
+                 "Plant this fault (see mutants) into every case");
+}
+
+void AddMeasureFlags(CLI::App& app, Options& options) {
+  app.add_option("--cadence", options.cadence,
+                 "isolated (a barrier before each operation) or streaming "
+                 "(back to back)")
+      ->check(CLI::IsMember({"isolated", "streaming"}))
+      ->capture_default_str();
+}
+
+void AddNcclTestsFlags(CLI::App& app, Options& options) {
+  const std::string group = "As in nccl-tests";
+  app.add_option("-b", options.min_bytes, "Smallest size in bytes (32K, 1Mi)")
+      ->group(group);
+  app.add_option("-e", options.max_bytes, "Largest size in bytes")
+      ->group(group);
+  app.add_option("-f", options.step_factor, "Factor between sizes (2)")
+      ->group(group);
+  app.add_option("-g", options.gpus, "Ranks")->group(group);
+  app.add_option("-n", options.iterations, "Timed iterations")->group(group);
+  app.add_option("-w", options.warmup, "Warm-up iterations")->group(group);
+  app.add_option("-c", options.check,
+                 "Accepted for compatibility: results are always checked")
+      ->group(group);
+  app.add_option("-o", options.reduction, "Operation: sum prod min max avg")
+      ->group(group);
+  app.add_option("-d", options.datatype, "Type: float half bfloat16 int32 ...")
+      ->group(group);
+  app.add_option("-r", options.root, "Root rank")->group(group);
+}
+
+StatusOr<int64_t> ParseBytes(const std::string& text) {
+  int64_t bytes = 0;
+  std::string plain = text;
+  // nccl-tests means powers of 1024 by K, M and G.
+  if (!plain.empty() &&
+      std::string("KMGkmg").find(plain.back()) != std::string::npos) {
+    plain.back() = static_cast<char>(std::toupper(plain.back()));
+    plain += "i";
+  }
+  const Status parsed = ParseAxisValue(plain, &bytes);
+  if (!parsed.ok() || bytes < 0) {
+    return InvalidArgument("\"{}\" is not a size in bytes, such as 32K or 1Mi",
+                           text);
+  }
+  return bytes;
+}
+
+StatusOr<AxisOverrides> OverridesOf(const Options& options) {
+  AxisOverrides overrides;
+  for (const std::string& text : options.axis) {
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos || equals == 0 ||
+        equals + 1 == text.size()) {
+      return InvalidArgument(
+          "--axis {}: an axis is written name=value or name=v1,v2", text);
+    }
+    overrides[text.substr(0, equals)] = SplitAtCommas(text.substr(equals + 1));
+  }
+  if (!options.dtype.empty()) {
+    overrides["dtype"] = SplitAtCommas(options.dtype);
+  }
+  if (!options.datatype.empty()) {
+    overrides["dtype"] = {DTypeFromNcclTests(options.datatype)};
+  }
+  if (!options.reduction.empty()) overrides["op"] = {options.reduction};
+  return overrides;
+}
+
+MeasureOptions MeasureOptionsOf(const Options& options) {
+  MeasureOptions measure;
+  measure.cadence =
+      options.cadence == "streaming" ? Cadence::kStreaming : Cadence::kIsolated;
+  measure.fixed_iterations = options.iterations;
+  measure.fixed_warmup = options.warmup;
+  return measure;
+}
+
+}  // namespace shardproof

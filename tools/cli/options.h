@@ -1,0 +1,53 @@
+// The flags that the commands share.
+#ifndef SHARDPROOF_TOOLS_CLI_OPTIONS_H_
+#define SHARDPROOF_TOOLS_CLI_OPTIONS_H_
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "layers/models/parallelism.h"
+#include "tools/harness/axis.h"
+#include "tools/harness/measure.h"
+
+namespace shardproof {
+
+struct Options {
+  std::string backend;     // Empty: mpi under a launcher, else thread.
+  std::vector<int> ranks;  // Empty: the command's default.
+  std::string filter = ".*";
+  std::vector<std::string> axis;  // "name=v1,v2", as given.
+  std::string dtype, variant;
+  std::string model;           // A built-in name or a file; empty: none.
+  models::Parallelism layout;  // tp 0: as many as there are ranks.
+  uint64_t seed = 1;
+  std::string json;        // Empty: no file.
+  double time_budget = 0;  // Seconds; 0: none.
+  double timeout = 60;     // Seconds per case; 0: none.
+  std::string memory = "shared", cadence = "isolated", fault;
+  // nccl-tests.
+  std::string min_bytes, max_bytes, step_factor, datatype, reduction;
+  int gpus = 1, iterations = 0, warmup = -1, check = 1, root = 0;
+
+  // Everything as it was typed, for the result file and the agreement of ranks.
+  std::string command_line;
+};
+
+// Which flags a command takes beyond --help.
+void AddSelectionFlags(CLI::App& app, Options& options);  // What to run, where.
+void AddModelFlags(CLI::App& app, Options& options);
+void AddRunFlags(CLI::App& app, Options& options);  // Budget, results, timeout.
+void AddMeasureFlags(CLI::App& app, Options& options);
+void AddNcclTestsFlags(CLI::App& app, Options& options);
+
+// --axis, --dtype and the flags of nccl-tests, as replacements of axis values.
+// kInvalidArgument quotes what cannot be read.
+StatusOr<AxisOverrides> OverridesOf(const Options& options);
+MeasureOptions MeasureOptionsOf(const Options& options);
+// "1Mi" is 1048576; kInvalidArgument otherwise.
+StatusOr<int64_t> ParseBytes(const std::string& text);
+
+}  // namespace shardproof
+
+#endif  // SHARDPROOF_TOOLS_CLI_OPTIONS_H_

@@ -1,0 +1,109 @@
+// shardproof run: the main job. Verifies every case, then measures it at the
+// message sizes and layer shapes of a model.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "tools/cli/commands.h"
+#include "tools/cli/environment.h"
+#include "tools/cli/jobs.h"
+#include "tools/cli/session.h"
+#include "tools/cli/table.h"
+#include "tools/cli/workload.h"
+
+namespace shardproof {
+namespace {
+
+// Without --time-budget: short enough to wait for.
+constexpr double kBudgetSeconds = 150;
+constexpr double kVerifyShare = 0.4;
+// Tokens of a layer: enough that the products are products, few enough that an
+// 8B model is measured in seconds on two cores.
+constexpr int64_t kTokens = 512;
+// Larger messages are left out, and said so: two ranks of a laptop would copy
+// for minutes.
+constexpr int64_t kMostBytes = int64_t{256} << 20;
+
+std::vector<Job> DropHuge(std::vector<Job> jobs, Session& session) {
+  size_t dropped = 0;
+  std::vector<Job> kept;
+  for (Job& job : jobs) {
+    if (job.info->bytes(job.instance) > kMostBytes) {
+      ++dropped;
+    } else {
+      kept.push_back(std::move(job));
+    }
+  }
+  if (dropped > 0) {
+    session.LeftOut(fmt::format(
+        "measure: {} messages above {} left out (bench measures them)", dropped,
+        BytesText(static_cast<double>(kMostBytes))));
+  }
+  return kept;
+}
+
+}  // namespace
+
+ExitCode RunMain(const Options& given) {
+  Options options = given;
+  if (options.model.empty()) options.model = "llama-3.1-8b";
+  if (options.json.empty()) options.json = "results.json";
+  if (options.time_budget <= 0) options.time_budget = kBudgetSeconds;
+  auto session = Session::Create(options);
+  if (!session.ok()) return Refuse(session.status());
+  Session& s = **session;
+  const auto ranks = s.Ranks({4});
+  if (!ranks.ok()) return Refuse(ranks.status());
+  auto verify = ChooseJobs(options, Purpose::kVerify, *ranks);
+  if (!verify.ok()) return Refuse(verify.status());
+  std::vector<Job> measure;
+  std::string names;
+  for (const int n : *ranks) {
+    const auto workload = WorkloadOf(options.model, options.layout, n, kTokens);
+    if (!workload.ok()) return Refuse(workload.status());
+    names = workload->name;
+    auto jobs = ChooseWorkloadJobs(options, *workload, n);
+    if (!jobs.ok()) return Refuse(jobs.status());
+    measure.insert(measure.end(), jobs->begin(), jobs->end());
+  }
+  if (s.leader()) {
+    fmt::print("shardproof: {} on {} ranks ({}), {}\n\n", names, ranks->front(),
+               s.world().backend(), CpuName());
+  }
+  Interleave(*verify);
+  VerifyTable verified;
+  Summary summary;
+  s.Run(*verify,
+        {.name = "verify", .budget = kVerifyShare * options.time_budget},
+        [&](const Job&, const Record& record) {
+          verified.Add(record);
+          summary.Add(record);
+        });
+  if (s.leader()) fmt::print("{}", verified.Text());
+  BenchTable table;
+  if (!s.interrupted() && s.world().healthy()) {
+    measure = DropHuge(std::move(measure), s);
+    Interleave(measure);
+    MeasureOptions timing = MeasureOptionsOf(options);
+    timing.max_seconds = 0.3;
+    s.Run(measure,
+          {.name = "measure",
+           .budget = (1 - kVerifyShare) * options.time_budget,
+           .measure = true,
+           .timing = timing,
+           .repeats = 1},
+          [&](const Job&, const Record& record) {
+            table.Add(record);
+            summary.Add(record);
+          });
+  }
+  if (s.leader()) {
+    fmt::print("{}\n{}", table.Text(), summary.Text());
+    for (const std::string& what : s.left_out()) fmt::print("{}\n", what);
+    if (summary.count(Verdict::kPassed) == 0) s.Note(kExitInvalid);
+  }
+  return s.Finish();
+}
+
+}  // namespace shardproof

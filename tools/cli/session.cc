@@ -1,0 +1,307 @@
+#include "tools/cli/session.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "collectives/backend/mpi/mpi_world.h"
+#include "tools/cli/environment.h"
+#include "tools/cli/interrupt.h"
+#include "tools/harness/faults.h"
+
+namespace shardproof {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double Since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// After an abort, ranks that wait return at once; one that computes forever
+// does not.
+constexpr double kGraceSeconds = 5;
+
+std::string BackendOf(const Options& options) {
+  if (!options.backend.empty()) return options.backend;
+  return StartedByMpiLauncher() ? "mpi" : "thread";
+}
+
+// Ranks of one job must have been started alike: a different filter on one of
+// them would leave the others waiting in a collective forever.
+Status AgreeOnArguments(World& world, const std::string& command_line) {
+  return world.Run(world.max_ranks(), [&](const Communicator& comm) -> Status {
+    SP_ASSIGN_OR_RETURN(const std::vector<std::string> all,
+                        comm.ExchangeControl(command_line));
+    for (size_t r = 1; r < all.size(); ++r) {
+      if (all[r] != all[0]) {
+        return InvalidArgument(
+            "ranks 0 and {} were given different arguments: \"{}\" and \"{}\"",
+            r, all[0], all[r]);
+      }
+    }
+    return Status();
+  });
+}
+
+}  // namespace
+
+ExitCode ExitCodeOf(const Record& record) {
+  switch (record.verdict) {
+    case Verdict::kPassed:
+    case Verdict::kUnsupported:
+      return kExitPass;
+    case Verdict::kNotBuilt:
+      return kExitBackend;
+    case Verdict::kFailed:
+    case Verdict::kIncorrect:
+    case Verdict::kSuspect:
+      return kExitMismatch;
+  }
+  return kExitMismatch;
+}
+
+Session::Session(Options options, std::unique_ptr<World> world)
+    : options_(std::move(options)), world_(std::move(world)) {
+  watchdog_ = std::make_unique<Watchdog>(
+      *world_, kGraceSeconds,
+      [this](const std::vector<std::string>& whereabouts, bool hung) {
+        GiveUp(whereabouts, hung);
+      });
+}
+
+StatusOr<std::unique_ptr<Session>> Session::Create(const Options& options) {
+  Options resolved = options;
+  resolved.backend = BackendOf(options);
+  if (resolved.backend == "cuda" || resolved.backend == "nccl") {
+    return Unavailable(
+        "the backend {} is not built: this version has thread and mpi",
+        resolved.backend);
+  }
+  if (!options.fault.empty()) {
+    SP_RETURN_IF_ERROR(ParseFault(options.fault).status());
+  }
+  SP_ASSIGN_OR_RETURN(std::unique_ptr<World> world,
+                      CreateWorld(resolved.backend));
+  if (resolved.backend == "mpi") {
+    SP_RETURN_IF_ERROR(AgreeOnArguments(*world, options.command_line));
+  }
+  std::unique_ptr<Session> session(
+      new Session(std::move(resolved), std::move(world)));
+  if (!options.json.empty() && session->leader()) {
+    SP_ASSIGN_OR_RETURN(
+        ResultFile file,
+        ResultFile::Create(options.json, {.command = options.command_line,
+                                          .started = UtcNow(),
+                                          .environment = Environment()}));
+    session->file_.emplace(std::move(file));
+  }
+  if (!session->Continue(true)) {
+    return Unavailable("the leading rank could not start");
+  }
+  return session;
+}
+
+StatusOr<std::vector<int>> Session::Ranks(
+    const std::vector<int>& fallback) const {
+  const int most = world_->max_ranks();
+  std::vector<int> ranks = options_.ranks;
+  if (ranks.empty()) {
+    ranks = world_->backend() == "mpi" ? std::vector<int>{most} : fallback;
+  }
+  for (const int n : ranks) {
+    if (n > most) {
+      return InvalidArgument(
+          "--ranks {}: {}", n,
+          world_->backend() == "mpi"
+              ? fmt::format("mpirun started {}; start it with -np {}", most, n)
+              : fmt::format("this machine holds at most {} ranks as threads",
+                            most));
+    }
+  }
+  return ranks;
+}
+
+bool Session::Continue(bool mine) {
+  if (world_->backend() != "mpi") return mine;
+  if (!world_->healthy()) return false;
+  bool all = mine;
+  const Status agreed =
+      world_->Run(world_->max_ranks(), [&](const Communicator& comm) -> Status {
+        SP_ASSIGN_OR_RETURN(const std::vector<std::string> votes,
+                            comm.ExchangeControl(mine ? "go" : "stop"));
+        all = std::find(votes.begin(), votes.end(), "stop") == votes.end();
+        return Status();
+      });
+  return agreed.ok() && all;
+}
+
+void Session::ShowProgress(const Phase& phase, size_t done, size_t all,
+                           const Job* job) {
+  if (!leader() || isatty(STDERR_FILENO) == 0) return;
+  if (job == nullptr) {
+    if (progress_shown_) fmt::print(stderr, "\r\033[K");
+    progress_shown_ = false;
+    return;
+  }
+  if (progress_shown_ && Since(last_progress_) < 0.1) return;
+  const double elapsed = Since(phase_start_);
+  double left = done == 0 ? 0
+                          : elapsed / static_cast<double>(done) *
+                                static_cast<double>(all - done);
+  if (phase.budget > 0) left = std::min(left, phase.budget - elapsed);
+  fmt::print(stderr, "\r\033[K{} {}/{}  {:.0f} s left  {} {}", phase.name, done,
+             all, std::max(left, 0.0), job->info->name, job->variant->name);
+  std::fflush(stderr);
+  progress_shown_ = true;
+  last_progress_ = Clock::now();
+}
+
+void Session::Keep(const Record& record) {
+  Note(ExitCodeOf(record));
+  if (!file_.has_value()) return;
+  const Status written = file_->Append(record);
+  if (!written.ok()) {
+    fmt::print(stderr,
+               "shardproof: {}: the results go on to standard output only\n",
+               written.message());
+    Note(kExitInvalid);
+    file_.reset();
+  }
+}
+
+void Session::GiveUp(const std::vector<std::string>& whereabouts, bool hung) {
+  // Another thread still runs the case, so nothing of it is touched here but
+  // the record made before it started.
+  if (leader()) {
+    fmt::print(stderr,
+               "\nshardproof: the case does not return even when its "
+               "waits are ended:\n");
+    for (const std::string& line : whereabouts) {
+      fmt::print(stderr, "  {}\n", line);
+    }
+    if (hung && under_way_.has_value()) {
+      under_way_->reason =
+          fmt::format("hung: {}", fmt::join(whereabouts, "; "));
+      Keep(*under_way_);
+    }
+    if (file_.has_value()) {
+      static_cast<void>(file_->Finish(
+          {.finished = UtcNow(), .interrupted = true, .left_out = left_out_}));
+    }
+    std::fflush(stdout);
+  }
+  world_->Terminate(hung ? kExitHang : kExitInterrupted);
+}
+
+Record Session::RunOne(const Job& job, const RunOptions& run) {
+  under_way_ = FailedRecord(*job.info, *job.variant, job.instance, run,
+                            Aborted("the run ended here"));
+  SetUnderWay(fmt::format("{} {} ranks={} {}", job.info->name,
+                          job.variant->name, job.instance.ranks,
+                          ParamsText(*under_way_)));
+  // The leader's clock decides; the others only step in if it cannot.
+  watchdog_->Arm(options_.timeout > 0 && !leader() ? options_.timeout + 10
+                                                   : options_.timeout);
+  Record record =
+      RunOnWorld(*world_, *job.info, *job.variant, job.instance, run);
+  const Watchdog::Outcome outcome = watchdog_->Disarm();
+  SetUnderWay("");
+  interrupted_ = interrupted_ || outcome.interrupted;
+  if (outcome.hung) {
+    record.verdict = Verdict::kFailed;
+    record.time_us.reset();
+    record.reason = fmt::format("hung for {:g} s: {}", options_.timeout,
+                                fmt::join(outcome.whereabouts, "; "));
+    record.repro = ReproLine(*job.info, *job.variant, job.instance, run);
+    Note(kExitHang);
+    if (leader()) {
+      fmt::print(stderr, "{}shardproof: {} {} ({}) hung for {:g} s:\n",
+                 std::exchange(progress_shown_, false) ? "\n" : "",
+                 record.case_name, record.variant, ParamsText(record),
+                 options_.timeout);
+      for (const std::string& line : outcome.whereabouts) {
+        fmt::print(stderr, "  {}\n", line);
+      }
+    }
+  }
+  return record;
+}
+
+void Session::Run(
+    const std::vector<Job>& jobs, const Phase& phase,
+    const std::function<void(const Job&, const Record&)>& on_record) {
+  RunOptions run;
+  run.seed = options_.seed;
+  run.repeats = phase.repeats;
+  run.measure = phase.measure;
+  run.timing = phase.timing;
+  run.ordinary_memory = options_.memory == "ordinary";
+  run.backend = options_.backend;
+  run.repro_prefix = "shardproof verify";
+  if (options_.backend == "mpi") {
+    run.repro_prefix =
+        fmt::format("mpirun -np {} shardproof verify", world_->max_ranks());
+  }
+  if (!options_.fault.empty()) {
+    run.repro_prefix += " --fault " + options_.fault;
+    const Fault fault = *ParseFault(options_.fault);
+    run.interceptor = [fault, seed = options_.seed](int rank, int ranks) {
+      return MakeFault(fault, rank, ranks, seed);
+    };
+  }
+  phase_start_ = Clock::now();
+  size_t done = 0;
+  for (; done < jobs.size(); ++done) {
+    const bool in_time =
+        phase.budget <= 0 || Since(phase_start_) < phase.budget;
+    if (!Continue(in_time && !Interrupted())) break;
+    const Job& job = jobs[done];
+    ShowProgress(phase, done, jobs.size(), &job);
+    const Record record = RunOne(job, run);
+    if (interrupted_) break;
+    if (leader()) {
+      Keep(record);
+      on_record(job, record);
+    }
+    if (!world_->healthy()) break;
+  }
+  ShowProgress(phase, done, jobs.size(), nullptr);
+  interrupted_ = interrupted_ || Interrupted();
+  if (done == jobs.size()) return;
+  const char* why = interrupted_         ? "interrupted"
+                    : !world_->healthy() ? "the ranks are lost"
+                                         : "out of time";
+  LeftOut(fmt::format("{}: {} of {} left out ({})", phase.name,
+                      jobs.size() - done, jobs.size(), why));
+}
+
+ExitCode Session::Finish() {
+  watchdog_.reset();
+  if (interrupted_) Note(kExitInterrupted);
+  if (file_.has_value()) {
+    const std::string path = file_->path();
+    const Status finished = file_->Finish({.finished = UtcNow(),
+                                           .interrupted = interrupted_,
+                                           .left_out = left_out_});
+    if (finished.ok()) {
+      fmt::print("{} records in {}{}\n", file_->records(), path,
+                 interrupted_ ? " (interrupted: partial)" : "");
+    } else {
+      fmt::print(stderr, "shardproof: {}\n", finished.message());
+      Note(kExitInvalid);
+    }
+  }
+  std::fflush(stdout);
+  // A lost MPI job cannot be finalised: the other processes may be gone.
+  if (!world_->healthy() && world_->backend() == "mpi") {
+    world_->Terminate(exit_code_);
+  }
+  return exit_code_;
+}
+
+}  // namespace shardproof

@@ -1,0 +1,82 @@
+// A command at work: a world, a result file, a watchdog, progress and the exit
+// code that comes of it.
+#ifndef SHARDPROOF_TOOLS_CLI_SESSION_H_
+#define SHARDPROOF_TOOLS_CLI_SESSION_H_
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "reports/result_file.h"
+#include "tools/cli/exit_code.h"
+#include "tools/cli/jobs.h"
+#include "tools/cli/options.h"
+#include "tools/cli/watchdog.h"
+#include "tools/harness/runner.h"
+#include "tools/harness/world.h"
+
+namespace shardproof {
+
+class Session {
+ public:
+  // Collective under a launcher. Errors: a backend that is not there, ranks
+  // that were given different arguments, a result file that cannot be written.
+  static StatusOr<std::unique_ptr<Session>> Create(const Options& options);
+
+  World& world() { return *world_; }
+  bool leader() const { return world_->is_leader(); }
+  // The ranks asked for, or `fallback`, or on mpi those that were started;
+  // kInvalidArgument when the world cannot hold them.
+  StatusOr<std::vector<int>> Ranks(const std::vector<int>& fallback) const;
+
+  struct Phase {
+    std::string name;   // "verify", for progress.
+    double budget = 0;  // Seconds; 0: none.
+    bool measure = false;
+    MeasureOptions timing = {};
+    int repeats = 3;
+  };
+  // Runs the jobs in order and gives each record to `on_record` (leader only).
+  // Stops at an interrupt, a lost world, or when the budget is spent; what was
+  // not run is counted as left out.
+  void Run(const std::vector<Job>& jobs, const Phase& phase,
+           const std::function<void(const Job&, const Record&)>& on_record);
+
+  bool interrupted() const { return interrupted_; }
+  void LeftOut(std::string what) { left_out_.push_back(std::move(what)); }
+  const std::vector<std::string>& left_out() const { return left_out_; }
+  void Note(ExitCode code) { exit_code_ = Worse(exit_code_, code); }
+
+  // Completes the result file, says where it is, and returns the exit code.
+  ExitCode Finish();
+
+ private:
+  Session(Options options, std::unique_ptr<World> world);
+  Record RunOne(const Job& job, const RunOptions& run);
+  void Keep(const Record& record);
+  void GiveUp(const std::vector<std::string>& whereabouts, bool hung);
+  // Whether all processes go on: the leader decides.
+  bool Continue(bool mine);
+  void ShowProgress(const Phase& phase, size_t done, size_t all,
+                    const Job* job);
+
+  Options options_;
+  std::unique_ptr<World> world_;
+  std::optional<ResultFile> file_;
+  std::unique_ptr<Watchdog> watchdog_;
+  std::optional<Record> under_way_;
+  std::vector<std::string> left_out_;
+  ExitCode exit_code_ = kExitPass;
+  bool interrupted_ = false, progress_shown_ = false;
+  std::chrono::steady_clock::time_point phase_start_, last_progress_;
+};
+
+// The exit code that a verdict asks for.
+ExitCode ExitCodeOf(const Record& record);
+
+}  // namespace shardproof
+
+#endif  // SHARDPROOF_TOOLS_CLI_SESSION_H_
