@@ -126,6 +126,11 @@ void ThreadWorldImpl::Serve(int rank, std::optional<int> core) {
 }
 
 Status ThreadWorldImpl::Run(const RankMain& rank_main) {
+  for (const std::thread& thread : threads_) {
+    if (thread.get_id() == std::this_thread::get_id()) {
+      return InvalidArgument("a rank cannot start a run of its own world");
+    }
+  }
   const std::lock_guard<std::mutex> one_at_a_time(run_mutex_);
   SP_RETURN_IF_ERROR(shared_->abort.status());
   std::unique_lock<std::mutex> lock(mutex_);
