@@ -42,8 +42,7 @@ StatusOr<Mapping> Mapping::Create(const FileDescriptor& file, size_t bytes,
     munmap(static_cast<std::byte*>(base) + bytes,
            start + room - aligned - bytes);
   }
-  // Without huge pages everything still works, only slower: see the figures in
-  // the README of this folder.
+  // Without huge pages everything still works, only slower.
   if (huge_pages) madvise(base, bytes, MADV_HUGEPAGE);
   // A child made by fork has no business in the memory of a job.
   madvise(base, bytes, MADV_DONTFORK);

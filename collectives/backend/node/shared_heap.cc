@@ -17,8 +17,9 @@ namespace {
 
 constexpr size_t kGib = size_t{1} << 30;
 
-// Since Linux 5.14; the headers may be older than the kernel, or newer.
+// Since Linux 5.14 and 6.1; the headers may be older than the kernel, or newer.
 constexpr int kMadvPopulateWrite = 23;
+constexpr int kMadvCollapse = 25;
 
 size_t RoundUp(size_t value, size_t unit) {
   return (value + unit - 1) / unit * unit;
@@ -28,6 +29,32 @@ size_t DefaultReservation() {
   const size_t memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) *
                         static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return std::min(64 * kGib, 2 * memory);
+}
+
+// Takes memory for [data, data + bytes), whole huge pages. False, with errno,
+// where there is none.
+//
+// The kernel makes huge pages of shared memory at the first touch only where an
+// administrator allowed it (transparent_hugepage/shmem_enabled, by default
+// "never"), but on request everywhere: MADV_COLLAPSE turns 2 MiB of which at
+// least one page exists into one huge page. So one page of each is touched, then
+// collapsed, and then whatever is still missing is filled with small ones.
+//
+// What it buys depends on the machine. Two ranks that each copy out of the
+// other's heap, medians, where memory gives 20 GB/s: 8, 5, 5 and 3 percent of
+// the time at 4, 16, 64 and 256 MiB; taking 64 MiB is 2.5 times as fast while
+// the system has huge pages free, and as slow again while it has to make them.
+bool Populate(std::byte* data, size_t bytes, bool huge_pages) {
+  constexpr size_t kSmallPage = 4096;
+  if (huge_pages) {
+    for (size_t at = 0; at < bytes; at += SharedHeap::kHugePage) {
+      if (madvise(data + at, kSmallPage, kMadvPopulateWrite) != 0) break;
+    }
+    // Small pages are no error: an old kernel, or fragmented memory.
+    madvise(data, bytes, kMadvCollapse);
+  }
+  // EINVAL: the kernel is older than the request; pages come at first touch.
+  return madvise(data, bytes, kMadvPopulateWrite) == 0 || errno == EINVAL;
 }
 
 void SetPath(HeapName& name, const std::string& path) {
@@ -102,15 +129,17 @@ StatusOr<std::shared_ptr<SharedHeap>> SharedHeap::Create(
       bytes, options.budget > 0 ? options.budget : AvailableMemory() / 10 * 9);
   return std::shared_ptr<SharedHeap>(
       new SharedHeap(std::move(file), *std::move(mapping), name, budget,
-                     options.backing == Backing::kShmFile));
+                     options.huge_pages, options.backing == Backing::kShmFile));
 }
 
 SharedHeap::SharedHeap(FileDescriptor file, Mapping mapping,
-                       const HeapName& name, size_t budget, bool unlink)
+                       const HeapName& name, size_t budget, bool huge_pages,
+                       bool unlink)
     : file_(std::move(file)),
       mapping_(std::move(mapping)),
       name_(name),
       budget_(budget),
+      huge_pages_(huge_pages),
       unlink_(unlink),
       free_(mapping_.bytes()) {}
 
@@ -158,9 +187,7 @@ StatusOr<Buffer> SharedHeap::Allocate(size_t bytes) {
                                  rounded);
                     }),
                 base() + *offset, bytes);
-  // EINVAL: the kernel is older than this request; pages come at first touch.
-  if (large && madvise(buffer.data(), rounded, kMadvPopulateWrite) != 0 &&
-      errno != EINVAL) {
+  if (large && !Populate(buffer.data(), rounded, huge_pages_)) {
     std::lock_guard lock(mutex_);
     return Refuse(bytes).WithContext(std::strerror(errno));
   }

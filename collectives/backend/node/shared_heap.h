@@ -93,7 +93,7 @@ class SharedHeap : public std::enable_shared_from_this<SharedHeap> {
 
  private:
   SharedHeap(FileDescriptor file, Mapping mapping, const HeapName& name,
-             size_t budget, bool unlink);
+             size_t budget, bool huge_pages, bool unlink);
   void Free(size_t offset, size_t bytes);
   Status Refuse(size_t bytes) const;
 
@@ -101,6 +101,7 @@ class SharedHeap : public std::enable_shared_from_this<SharedHeap> {
   Mapping mapping_;
   HeapName name_;
   size_t budget_;
+  bool huge_pages_;
   bool unlink_;
 
   mutable std::mutex mutex_;

@@ -1,14 +1,19 @@
 #include "collectives/backend/node/shared_heap.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "collectives/backend/node/available_memory.h"
 
 namespace shardproof {
 namespace {
@@ -98,8 +103,9 @@ TEST(SharedHeapTest, RefusesWhatDoesNotFit) {
 // The budget was made while there was more memory: the kernel's present
 // estimate counts as well. A SIGBUS or the kernel's killer would end the test.
 TEST(SharedHeapTest, RefusesMoreThanTheMachineHas) {
-  const auto heap = MakeHeap(size_t{1} << 42, size_t{1} << 42);
-  const auto buffer = heap->Allocate(size_t{1} << 41);
+  const size_t much = 2 * AvailableMemory();
+  const auto heap = MakeHeap(2 * much, 2 * much);
+  const auto buffer = heap->Allocate(much);
   EXPECT_EQ(buffer.status().code(), StatusCode::kOutOfMemory);
 }
 
@@ -110,6 +116,52 @@ TEST(SharedHeapTest, BuffersOutliveTheHandle) {
   heap.reset();
   std::memset(buffer->data(), 1, buffer->bytes());
   EXPECT_EQ(buffer->data()[999], std::byte{1});
+}
+
+// Bytes that this process maps as huge pages of shared memory, within a range.
+size_t HugeBytes(const std::byte* data, size_t bytes) {
+  std::ifstream maps("/proc/self/smaps");
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  size_t total = 0;
+  bool inside = false;
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long low = 0;
+    unsigned long high = 0;
+    size_t kib = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx ", &low, &high) == 2) {
+      inside = low < begin + bytes && begin < high;
+    } else if (inside &&
+               std::sscanf(line.c_str(), "ShmemPmdMapped: %zu", &kib) == 1) {
+      total += kib * 1024;
+    }
+  }
+  return total;
+}
+
+// Whether the kernel gives huge pages on request, found without the heap.
+bool KernelCollapses() {
+  constexpr int kMadvCollapse = 25;
+  const FileDescriptor file(memfd_create("probe", MFD_CLOEXEC));
+  if (ftruncate(file.get(), 4 * kMib) != 0) return false;
+  auto mapping = Mapping::Create(file, 4 * kMib, true);
+  if (!mapping.ok()) return false;
+  std::memset(mapping->base(), 1, 4 * kMib);
+  return madvise(mapping->base(), 4 * kMib, kMadvCollapse) == 0;
+}
+
+TEST(SharedHeapTest, TakesHugePages) {
+  if (!KernelCollapses()) GTEST_SKIP() << "this kernel gives no huge pages";
+  const auto heap = MakeHeap(64 * kMib, 64 * kMib);
+  auto buffer = heap->Allocate(16 * kMib);
+  ASSERT_TRUE(buffer.ok());
+  // One at least: memory may be in pieces.
+  EXPECT_GE(HugeBytes(buffer->data(), buffer->bytes()), 2 * kMib);
+  const auto plain =
+      SharedHeap::Create({.reservation = 64 * kMib, .huge_pages = false});
+  ASSERT_TRUE(plain.ok());
+  auto small_pages = (*plain)->Allocate(16 * kMib);
+  ASSERT_TRUE(small_pages.ok());
+  EXPECT_EQ((*plain)->in_use(), 16 * kMib);
 }
 
 TEST(SharedHeapTest, IsThreadSafe) {
