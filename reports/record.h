@@ -81,8 +81,8 @@ struct Record {
   // booleans are such.
   std::vector<std::pair<std::string, std::string>> params = {};
   Verdict verdict = Verdict::kFailed;
-  std::string reason;             // Empty when passed.
-  std::string repro;              // A command line; empty when passed.
+  std::string reason = {};        // Empty when passed.
+  std::string repro = {};         // A command line; empty when passed.
   std::string memory = "shared";  // or "ordinary": peers cannot address it
   bool native = false;            // The library under test, not ours.
   std::optional<Error> error = {};

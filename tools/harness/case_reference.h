@@ -59,7 +59,9 @@ using DenseFunction = std::function<StatusOr<DenseOutputs>(
     const P&, const Arithmetic&, const Inputs&, const Sample&)>;
 
 // Exactly one is set. Block references suit collectives (gigabytes, element by
-// element), dense ones layers. `out` comes filled with zeros.
+// element), dense ones layers. A block function assigns to the elements of
+// `out`; those that it leaves alone must not be written by any variant (gaps
+// between the blocks of the v forms).
 template <class P>
 struct Reference {
   BlockFunction<P> block = {};

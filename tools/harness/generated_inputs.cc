@@ -135,8 +135,9 @@ void GeneratedInputs::FillBlock(const TensorSpec& spec, int rank,
     }
   };
   if (spec.sharding.kind == ShardKind::kPerRank) return fill(0, 0, n);
-  ForEachRun(spec.shape, block, 0, n,
-             [&](const Run& run) { fill(run.local, run.global, run.length); });
+  ForEachRun(spec.shape, block, 0, n, [&](const IndexRun& run) {
+    fill(run.local, run.global, run.length);
+  });
 }
 
 void GeneratedInputs::Read(std::string_view tensor, int rank, int64_t begin,
@@ -189,7 +190,7 @@ void WithoutRank::Read(std::string_view tensor, int rank, int64_t begin,
   const LocalBlock block = spec->BlockOf(rank_, ranks_);
   const auto end = begin + static_cast<int64_t>(out.size());
   ForEachRun(spec->shape, block, 0, block.shape.NumElements(),
-             [&](const Run& run) {
+             [&](const IndexRun& run) {
                const int64_t from = std::max(run.global, begin);
                const int64_t to = std::min(run.global + run.length, end);
                for (int64_t i = from; i < to; ++i) {

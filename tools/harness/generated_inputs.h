@@ -83,8 +83,8 @@ class WithoutRank final : public Inputs {
 };
 
 // Refuses inputs with which mistakes would not show: a tensor that is the same
-// on two ranks, constant, or periodic (misplaced chunks would pass). Looks at the
-// first 256 elements only, and lets fewer than 24 pass, which may agree by
+// on two ranks, constant, or periodic (misplaced chunks would pass). Looks at
+// the first 256 elements only, and lets fewer than 24 pass, which may agree by
 // chance. kInvalidArgument names the tensor.
 Status CheckInputsDiffer(const Inputs& inputs, const Tensors& tensors,
                          int ranks);

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,7 @@
 #include "reports/record.h"
 #include "tools/harness/case.h"
 #include "tools/harness/measure.h"
+#include "tools/harness/rates.h"
 #include "tools/harness/world.h"
 
 namespace shardproof {
@@ -34,6 +36,8 @@ struct RunOptions {
   // For the record. `repro_prefix` is what the repro line starts with.
   std::string backend = "thread";
   std::string repro_prefix = "shardproof verify";
+  // For predicted_us and floor_us; unset: they are left out.
+  std::optional<MachineRates> rates = std::nullopt;
   // A rank whose operation failed waits this long for the others to return
   // before it ends their waits by aborting the world.
   double grace_seconds = 1.0;

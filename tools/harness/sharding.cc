@@ -62,7 +62,7 @@ LocalBlock EmptyBlock(const Shape& shape) {
 }
 
 void ForEachRun(const Shape& global, const LocalBlock& block, int64_t begin,
-                int64_t end, const std::function<void(const Run&)>& f) {
+                int64_t end, const std::function<void(const IndexRun&)>& f) {
   const int rank = global.rank();
   end = std::min(end, block.shape.NumElements());
   if (begin >= end) return;

@@ -35,7 +35,7 @@ LocalBlock EmptyBlock(const Shape& shape);
 
 // Elements [local, local + length) of the block are elements [global, global +
 // length) of the tensor.
-struct Run {
+struct IndexRun {
   int64_t local = 0;
   int64_t global = 0;
   int64_t length = 0;
@@ -43,7 +43,7 @@ struct Run {
 // Calls f for the runs of `block`, in local order, that lie within local
 // elements [begin, end). Runs are as long as they can be.
 void ForEachRun(const Shape& global, const LocalBlock& block, int64_t begin,
-                int64_t end, const std::function<void(const Run&)>& f);
+                int64_t end, const std::function<void(const IndexRun&)>& f);
 
 enum class ShardKind {
   kReplicated,  // Every rank holds all of it, with the same bits.

@@ -1,0 +1,208 @@
+#include "tools/harness/expectation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "reference/linear.h"
+
+namespace shardproof {
+namespace {
+
+// The first and last index of every interval that any rank holds.
+void AddBorders(const TensorSpec& spec, int ranks, std::vector<int64_t>& out) {
+  for (int r = 0; r < ranks; ++r) {
+    const LocalBlock block = spec.BlockOf(r, ranks);
+    for (const Interval& range : block.ranges[spec.sample_dimension]) {
+      if (range.begin == range.end) continue;
+      out.push_back(range.begin);
+      out.push_back(range.end - 1);
+    }
+  }
+}
+
+// Elements per index of dimension d.
+int64_t Inner(const Shape& shape, int d) {
+  int64_t inner = 1;
+  for (int i = d + 1; i < shape.rank(); ++i) inner *= shape[i];
+  return inner;
+}
+
+}  // namespace
+
+Sample PlanSample(const Tensors& tensors, int ranks, double flops,
+                  const SampleLimits& limits, uint64_t seed) {
+  Sample sample;
+  for (const TensorSpec& spec : tensors) {
+    const int d = spec.sample_dimension;
+    if (spec.role != TensorRole::kOutput || d < 0) continue;
+    const int64_t extent = spec.shape[d];
+    const int64_t all = spec.shape.NumElements();
+    if (all == 0) continue;
+    double share = 1;
+    if (all > limits.elements) {
+      share = static_cast<double>(limits.elements) / static_cast<double>(all);
+    }
+    if (limits.flops > 0 && flops > limits.flops) {
+      share = std::min(share, limits.flops / flops);
+    }
+    if (share >= 1) continue;
+    std::vector<int64_t> indices = SampleRows(
+        extent,
+        std::max<int64_t>(1, static_cast<int64_t>(std::floor(
+                                 share * static_cast<double>(extent)))),
+        seed);
+    AddBorders(spec, ranks, indices);
+    std::sort(indices.begin(), indices.end());
+    indices.erase(std::unique(indices.begin(), indices.end()), indices.end());
+    if (static_cast<int64_t>(indices.size()) == extent) continue;
+    sample.emplace(spec.name, std::move(indices));
+  }
+  return sample;
+}
+
+Segments SampledSegments(const TensorSpec& spec, int rank, int ranks,
+                         const Sample& sample) {
+  const LocalBlock block = spec.BlockOf(rank, ranks);
+  const int64_t n = block.shape.NumElements();
+  if (n == 0) return {};
+  const auto found = sample.find(spec.name);
+  if (found == sample.end()) return {{0, n}};
+  const int d = spec.sample_dimension;
+  // Which local indices of dimension d are asked for.
+  std::vector<int64_t> chosen;
+  int64_t local = 0;
+  for (const Interval& range : block.ranges[d]) {
+    for (int64_t i = range.begin; i < range.end; ++i, ++local) {
+      if (std::binary_search(found->second.begin(), found->second.end(), i)) {
+        chosen.push_back(local);
+      }
+    }
+  }
+  const int64_t inner = Inner(block.shape, d);
+  const int64_t outer = n / (inner * block.shape[d]);
+  Segments segments;
+  for (int64_t o = 0; o < outer; ++o) {
+    for (const int64_t c : chosen) {
+      const int64_t begin = (o * block.shape[d] + c) * inner;
+      if (!segments.empty() && segments.back().end == begin) {
+        segments.back().end += inner;
+      } else {
+        segments.push_back({begin, begin + inner});
+      }
+    }
+  }
+  return segments;
+}
+
+Segments PartOf(const Segments& segments, int part, int parts) {
+  int64_t total = 0;
+  for (const Interval& s : segments) total += s.end - s.begin;
+  // 128 bits are not needed: totals are below 2^40 and parts below 2^11.
+  const int64_t from = total * part / parts;
+  const int64_t to = total * (part + 1) / parts;
+  Segments out;
+  int64_t at = 0;
+  for (const Interval& s : segments) {
+    const int64_t begin = std::max(from - at, int64_t{0}) + s.begin;
+    const int64_t end = std::min(to - at + s.begin, s.end);
+    if (begin < end) out.push_back({begin, end});
+    at += s.end - s.begin;
+  }
+  return out;
+}
+
+Bounded Expectation::Untouched() {
+  return {.value = std::numeric_limits<double>::quiet_NaN(), .worst = -1};
+}
+
+Expectation::Expectation(const CaseInfo& info, const Instance& instance,
+                         const Tensors& tensors, const Arithmetic& arithmetic,
+                         const Inputs& inputs, const Sample& sample)
+    : info_(info),
+      instance_(instance),
+      tensors_(tensors),
+      arithmetic_(arithmetic),
+      inputs_(inputs),
+      sample_(sample) {}
+
+Status Expectation::Prepare(Workspace* workspace, uint64_t key) {
+  if (!is_dense() || dense_ != nullptr) return OkStatus();
+  const auto compute = [this]() -> StatusOr<DenseOutputs> {
+    auto outputs = info_.dense(instance_, arithmetic_, inputs_, sample_);
+    if (!outputs.ok()) return outputs.status().WithContext("the reference");
+    SP_RETURN_IF_ERROR(CheckDense(*outputs));
+    return outputs;
+  };
+  dense_ = workspace != nullptr
+               ? workspace->Get(key, compute)
+               : std::make_shared<const StatusOr<DenseOutputs>>(compute());
+  return dense_->status();
+}
+
+Status Expectation::CheckDense(const DenseOutputs& outputs) const {
+  for (const TensorSpec& spec : tensors_) {
+    if (spec.role != TensorRole::kOutput) continue;
+    if (spec.sharding.kind == ShardKind::kPerRank ||
+        spec.sharding.kind == ShardKind::kPartial) {
+      return InvalidArgument("{} is {}: that takes a block reference",
+                             spec.name, spec.sharding.name);
+    }
+    const auto found = outputs.find(spec.name);
+    if (found == outputs.end()) {
+      return InvalidArgument("the reference does not give {}", spec.name);
+    }
+    int64_t wanted = spec.shape.NumElements();
+    if (const auto s = sample_.find(spec.name); s != sample_.end()) {
+      wanted = wanted / spec.shape[spec.sample_dimension] *
+               static_cast<int64_t>(s->second.size());
+    }
+    if (static_cast<int64_t>(found->second.size()) != wanted) {
+      return InvalidArgument("the reference gives {} elements of {}, not {}",
+                             found->second.size(), spec.name, wanted);
+    }
+  }
+  return OkStatus();
+}
+
+void Expectation::Read(const TensorSpec& spec, int rank, int64_t begin,
+                       std::span<Bounded> out) const {
+  if (is_dense()) return ReadDense(spec, rank, begin, out);
+  std::fill(out.begin(), out.end(), Untouched());
+  info_.block(instance_, arithmetic_, inputs_,
+              {.tensor = spec.name, .rank = rank, .begin = begin}, out);
+}
+
+void Expectation::ReadDense(const TensorSpec& spec, int rank, int64_t begin,
+                            std::span<Bounded> out) const {
+  const std::vector<Bounded>& values = (**dense_).at(spec.name);
+  const auto end = begin + static_cast<int64_t>(out.size());
+  const auto sampled = sample_.find(spec.name);
+  ForEachRun(
+      spec.shape, spec.BlockOf(rank, instance_.ranks), begin, end,
+      [&](const IndexRun& run) {
+        auto to = out.begin() + (run.local - begin);
+        if (sampled == sample_.end()) {
+          std::copy_n(values.begin() + run.global, run.length, to);
+          return;
+        }
+        // Cut where the index of the sample dimension changes.
+        const int d = spec.sample_dimension;
+        const int64_t inner = Inner(spec.shape, d), extent = spec.shape[d];
+        const std::vector<int64_t>& kept = sampled->second;
+        for (int64_t g = run.global; g < run.global + run.length;) {
+          const int64_t stop =
+              std::min((g / inner + 1) * inner, run.global + run.length);
+          const int64_t index = g / inner % extent;
+          const auto at = std::lower_bound(kept.begin(), kept.end(), index);
+          const int64_t row =
+              g / (inner * extent) * static_cast<int64_t>(kept.size()) +
+              (at - kept.begin());
+          std::copy_n(values.begin() + row * inner + g % inner, stop - g, to);
+          to += stop - g;
+          g = stop;
+        }
+      });
+}
+
+}  // namespace shardproof

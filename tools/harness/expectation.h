@@ -1,0 +1,80 @@
+// What the outputs of one execution must be, for any element on any rank, and
+// which elements are looked at.
+#ifndef SHARDPROOF_TOOLS_HARNESS_EXPECTATION_H_
+#define SHARDPROOF_TOOLS_HARNESS_EXPECTATION_H_
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tools/harness/registry.h"
+#include "tools/harness/workspace.h"
+
+namespace shardproof {
+
+// Half-open range of local elements.
+using Segments = std::vector<Interval>;
+
+// Which indices of each output's sample dimension to look at; outputs that are
+// looked at whole are left out. Always in it: the first and the last index that
+// each rank holds, where mistakes at borders are.
+struct SampleLimits {
+  int64_t elements = 1 << 22;  // Per output.
+  double flops = 4e9;          // Of a dense reference; 0: no limit.
+};
+Sample PlanSample(const Tensors& tensors, int ranks, double flops,
+                  const SampleLimits& limits, uint64_t seed);
+
+// The local elements of `spec` on `rank` that `sample` asks for, ascending.
+Segments SampledSegments(const TensorSpec& spec, int rank, int ranks,
+                         const Sample& sample);
+// Part `part` of `parts` of the segments, cut by length.
+Segments PartOf(const Segments& segments, int part, int parts);
+
+class Expectation {
+ public:
+  // An element that the reference leaves alone: it must not be written.
+  static Bounded Untouched();
+  static bool IsUntouched(const Bounded& value) { return value.worst < 0; }
+
+  // All arguments must outlive the result. A dense reference is taken from
+  // `workspace` under `key`, or computed by the first rank that needs it.
+  Expectation(const CaseInfo& info, const Instance& instance,
+              const Tensors& tensors, const Arithmetic& arithmetic,
+              const Inputs& inputs, const Sample& sample);
+  Status Prepare(Workspace* workspace, uint64_t key);
+  // Gives up what Prepare got.
+  void Release() { dense_ = nullptr; }
+
+  // Local elements [begin, begin + out.size()) of `spec` on `rank`, which must
+  // lie within one of its segments.
+  void Read(const TensorSpec& spec, int rank, int64_t begin,
+            std::span<Bounded> out) const;
+
+  // What the outputs would be with `inputs` instead; not prepared.
+  Expectation With(const Inputs& inputs) const {
+    return {info_, instance_, tensors_, arithmetic_, inputs, sample_};
+  }
+  bool is_dense() const { return info_.dense != nullptr; }
+  const Sample& sample() const { return sample_; }
+
+ private:
+  // So that a reference with a mistake is an error and not a crash.
+  Status CheckDense(const DenseOutputs& outputs) const;
+  void ReadDense(const TensorSpec& spec, int rank, int64_t begin,
+                 std::span<Bounded> out) const;
+
+  const CaseInfo& info_;
+  const Instance& instance_;
+  const Tensors& tensors_;
+  const Arithmetic& arithmetic_;
+  const Inputs& inputs_;
+  const Sample& sample_;
+  Workspace::Dense dense_;
+};
+
+}  // namespace shardproof
+
+#endif  // SHARDPROOF_TOOLS_HARNESS_EXPECTATION_H_

@@ -1,0 +1,288 @@
+#include "tools/harness/instance_run.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "tools/harness/hash.h"
+#include "tools/harness/power.h"
+
+namespace shardproof::internal {
+namespace {
+
+// Above this many elements (or a hundred times as many operations of a dense
+// reference), one execution per tier must do.
+constexpr double kLargeWork = 1 << 24;
+// Dense references that are larger are evaluated one after the other.
+constexpr int64_t kPrepareAhead = 1 << 21;
+
+bool AnyOutput(const Tensors& tensors, bool (*is)(DType)) {
+  return std::any_of(tensors.begin(), tensors.end(), [is](const auto& t) {
+    return t.role == TensorRole::kOutput && is(t.dtype);
+  });
+}
+
+}  // namespace
+
+InstanceRun::InstanceRun(const Communicator& comm, const CaseInfo& info,
+                         const ErasedVariant& variant, const Instance& instance,
+                         const RunOptions& options)
+    : comm_(comm),
+      info_(info),
+      variant_(variant),
+      instance_(instance),
+      options_(options),
+      record_(FailedRecord(info, variant, instance, options, OkStatus())),
+      tensors_(info.tensors(instance)) {
+  record_.repro.clear();
+  record_.verdict = Verdict::kPassed;
+}
+
+bool InstanceRun::Conclude(Verdict verdict, std::string reason) {
+  record_.verdict = verdict;
+  record_.reason = std::move(reason);
+  if (verdict != Verdict::kPassed) {
+    record_.repro = ReproLine(info_, variant_, instance_, options_);
+  }
+  return false;
+}
+
+StatusOr<Record> InstanceRun::Go() {
+  if (instance_.ranks != comm_.size()) {
+    return InvalidArgument("an instance for {} ranks was run on {}",
+                           instance_.ranks, comm_.size());
+  }
+  if (auto why = variant_.refuses(instance_, &comm_)) {
+    Conclude(Verdict::kUnsupported, std::move(*why));
+    return record_;
+  }
+  SP_ASSIGN_OR_RETURN(state_, RankState::Of(comm_));
+  SP_RETURN_IF_ERROR(OpenWork());
+  SP_ASSIGN_OR_RETURN(bool go_on, SetUp());
+  if (go_on) {
+    SP_ASSIGN_OR_RETURN(go_on, Bind());
+  }
+  if (go_on) {
+    SP_ASSIGN_OR_RETURN(go_on, Verify());
+  }
+  if (go_on && options_.measure) {
+    SP_ASSIGN_OR_RETURN(go_on, MeasureAndVerify());
+  }
+  operation_ = nullptr;  // Before what it works on.
+  if (interceptor_ == nullptr && in_step_) {
+    state_->work = work_;
+  } else {
+    state_->work = Communicator();
+  }
+  return record_;
+}
+
+// A fresh duplicate where someone is to look over its shoulder: what is split
+// from it inherits the interceptor, and must not outlive it.
+Status InstanceRun::OpenWork() {
+  const bool intercepted = static_cast<bool>(options_.interceptor);
+  if (intercepted || !state_->work.valid()) {
+    SP_ASSIGN_OR_RETURN(work_, comm_.Duplicate());
+  } else {
+    work_ = state_->work;
+  }
+  if (intercepted) {
+    interceptor_ = options_.interceptor(comm_.rank(), comm_.size());
+    work_.Intercept(interceptor_.get());
+  }
+  using Active = std::shared_ptr<ActiveCommunicator>;
+  SP_ASSIGN_OR_RETURN(
+      Active* const active,
+      comm_.Attribute<Active>(kActiveAttribute, []() -> StatusOr<Active> {
+        return std::make_shared<ActiveCommunicator>();
+      }));
+  if (state_->locality.local_rank == 0) (*active)->Set(work_);
+  return OkStatus();
+}
+
+StatusOr<bool> InstanceRun::SetUp() {
+  population_ = Population(tensors_, comm_.size());
+  const TensorSpec* output = nullptr;
+  for (const TensorSpec& t : tensors_) {
+    if (t.role == TensorRole::kOutput && output == nullptr) output = &t;
+  }
+  if (output == nullptr) {
+    return Conclude(Verdict::kFailed, "the case has no output");
+  }
+  arithmetic_ = variant_.arithmetic(instance_).value_or(
+      Arithmetic::For(output->dtype, comm_.size()));
+  sample_ = PlanSample(
+      tensors_, comm_.size(), info_.dense ? info_.flops(instance_) : 0,
+      {.elements = options_.check_elements, .flops = options_.check_flops},
+      options_.seed);
+  PlanExecutions();
+  if (executions_.empty()) {
+    return Conclude(Verdict::kUnsupported,
+                    fmt::format("nothing can be checked: {}", no_exact_));
+  }
+  Account mine;
+  auto buffers = RankBuffers::Create(work_, tensors_, options_.ordinary_memory,
+                                     state_->pool);
+  if (buffers.ok()) {
+    buffers_ = *std::move(buffers);
+  } else {
+    mine.status = buffers.status();
+  }
+  if (comm_.rank() == 0 && mine.status.ok()) {
+    std::optional<Tier> last;
+    for (const Execution& e : executions_) {
+      if (last == e.tier) continue;
+      last = e.tier;
+      if (Status s = PowerOf(e); !s.ok() && mine.fault.empty()) {
+        mine.fault = fmt::format("{} ({} tier)", s.message(), Name(e.tier));
+      }
+    }
+  }
+  SP_ASSIGN_OR_RETURN(const std::vector<Account> accounts, Exchange(mine));
+  if (!JudgeStatus(accounts, "")) return false;
+  if (!accounts[0].fault.empty()) {
+    return Conclude(Verdict::kFailed, accounts[0].fault);
+  }
+  return true;
+}
+
+StatusOr<InstanceRun::Execution> InstanceRun::MakeExecution(Tier tier,
+                                                            int repeat) const {
+  Execution e;
+  e.tier = tier;
+  const uint64_t seed =
+      CombineHash(options_.seed, 2 * static_cast<uint64_t>(repeat) +
+                                     (tier == Tier::kExact ? 0 : 1));
+  SP_ASSIGN_OR_RETURN(
+      e.inputs, GeneratedInputs::Create(tensors_, comm_.size(), tier, seed));
+  e.expected = std::make_unique<Expectation>(info_, instance_, tensors_,
+                                             arithmetic_, *e.inputs, sample_);
+  const Arithmetic& a = arithmetic_;
+  e.key = HashText(fmt::format(
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {}", info_.name,
+      ParamsText(record_), comm_.size(), seed, Name(a.accumulate), Name(a.wire),
+      Name(a.store), a.partials, a.wire_roundings, a.depth, Name(a.reduce),
+      a.u_accumulate, a.function_ulps, sample_.size()));
+  for (const auto& [name, indices] : sample_) {
+    e.key = CombineHash(
+        e.key, HashBytes(indices.data(), indices.size() * sizeof(int64_t)));
+  }
+  return e;
+}
+
+// Sums of 8-bit floats differ so much between orders that a bound sees little:
+// the exact tier is the only one for them.
+bool InstanceRun::WantsBounded(bool has_exact) const {
+  if (!info_.bounded || !AnyOutput(tensors_, IsFloat)) return false;
+  return !has_exact || AnyOutput(tensors_, [](DType t) {
+    return IsFloat(t) && SizeOf(t) > 1;
+  });
+}
+
+void InstanceRun::PlanExecutions() {
+  const double work = static_cast<double>(population_) +
+                      (info_.dense ? info_.flops(instance_) / 100 : 0);
+  const int repeats = work > kLargeWork ? 1 : std::max(1, options_.repeats);
+  bool has_exact = info_.exact || !AnyOutput(tensors_, IsFloat);
+  for (int k = 0; k < repeats && has_exact; ++k) {
+    auto e = MakeExecution(Tier::kExact, k);
+    if (!e.ok()) {
+      no_exact_ = e.status().message();
+      has_exact = false;
+      break;
+    }
+    executions_.push_back(*std::move(e));
+  }
+  for (int k = 0; k < repeats && WantsBounded(has_exact); ++k) {
+    auto e = MakeExecution(Tier::kBounded, k);
+    if (!e.ok()) {
+      no_exact_ = e.status().message();
+      break;
+    }
+    e->twice = k == 0 && variant_.deterministic;
+    executions_.push_back(*std::move(e));
+  }
+}
+
+Status InstanceRun::PowerOf(const Execution& execution) {
+  std::string key =
+      fmt::format("{} {} {}", info_.name, variant_.name, Name(execution.tier));
+  int64_t elements = 0;
+  for (const TensorSpec& t : tensors_) {
+    key += fmt::format(" {} {}", Name(t.dtype), Name(t.data.op));
+    if (t.role == TensorRole::kOutput) elements += t.shape.NumElements();
+  }
+  if (elements < kPowerMinElements || state_->power_checked.contains(key)) {
+    return OkStatus();
+  }
+  // Dropping ranks evaluates the reference once more for each of them.
+  const bool cheap = !info_.dense || info_.flops(instance_) < 1e8;
+  SP_RETURN_IF_ERROR(execution.expected->Prepare(
+      state_->locality.workspace.get(), execution.key));
+  SP_RETURN_IF_ERROR(CheckPower(*execution.expected, *execution.inputs,
+                                tensors_, comm_.size(), execution.tier, cheap));
+  if (cheap) state_->power_checked.insert(std::move(key));
+  return OkStatus();
+}
+
+StatusOr<bool> InstanceRun::Bind() {
+  Account mine;
+  auto operation = variant_.bind(instance_, *buffers_);
+  if (operation.ok()) {
+    operation_ = *std::move(operation);
+  } else {
+    mine.status = operation.status();
+  }
+  SP_ASSIGN_OR_RETURN(const std::vector<Account> accounts, Exchange(mine));
+  return JudgeStatus(accounts, "");
+}
+
+StatusOr<bool> InstanceRun::Verify() {
+  PrepareAhead();
+  for (Execution& e : executions_) {
+    SP_ASSIGN_OR_RETURN(const bool go_on, Execute(e, ""));
+    if (!go_on) return false;
+  }
+  if (!suspect_.empty()) return Conclude(Verdict::kSuspect, suspect_);
+  return true;
+}
+
+// Each rank of a process starts with a dense reference of its own; what it
+// needs of the others' is there when it comes to it.
+void InstanceRun::PrepareAhead() {
+  if (!info_.dense || population_ / comm_.size() > kPrepareAhead) return;
+  const Locality& here = state_->locality;
+  for (size_t i = 0; i < executions_.size(); ++i) {
+    if (static_cast<int>(i) % here.local_ranks != here.local_rank) continue;
+    // An error comes back when it is needed.
+    static_cast<void>(executions_[i].expected->Prepare(here.workspace.get(),
+                                                       executions_[i].key));
+  }
+}
+
+StatusOr<bool> InstanceRun::MeasureAndVerify() {
+  auto timing = Measure(work_, buffers_->stream(), operation_, options_.timing);
+  if (!timing.ok() && !comm_.health().ok()) return timing.status();
+  Execution& last = executions_.back();
+  Account mine;
+  if (!timing.ok()) {
+    mine.status = timing.status();
+  } else {
+    // What the last timed operation left is what it should have left, unless
+    // it worked on its own output.
+    mine = RunAsIs(last);
+  }
+  last.twice = false;
+  SP_ASSIGN_OR_RETURN(const std::vector<Account> accounts, Exchange(mine));
+  SP_ASSIGN_OR_RETURN(bool go_on, Judge(last, accounts, "after timing"));
+  if (!go_on) return false;
+  SP_ASSIGN_OR_RETURN(Execution fresh,
+                      MakeExecution(last.tier, /*repeat=*/1000));
+  SP_ASSIGN_OR_RETURN(go_on, Execute(fresh, "after timing"));
+  if (!go_on) return false;
+  if (!suspect_.empty()) return Conclude(Verdict::kSuspect, suspect_);
+  NoteTime(*timing);
+  return true;
+}
+
+}  // namespace shardproof::internal

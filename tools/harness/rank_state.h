@@ -1,0 +1,69 @@
+// What a rank keeps from one instance to the next, as an attribute of its
+// communicator.
+#ifndef SHARDPROOF_TOOLS_HARNESS_RANK_STATE_H_
+#define SHARDPROOF_TOOLS_HARNESS_RANK_STATE_H_
+
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "collectives/communicator.h"
+#include "tools/harness/rank_buffers.h"
+#include "tools/harness/workspace.h"
+
+namespace shardproof {
+
+// The communicator in which the operations of the moment run, for a watchdog
+// on another thread to look at. Its owner (a World) makes it an attribute of
+// the communicators that it hands out.
+class ActiveCommunicator {
+ public:
+  void Set(Communicator comm) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    comm_ = std::move(comm);
+  }
+  Communicator Get() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return comm_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  Communicator comm_;
+};
+inline constexpr char kActiveAttribute[] = "harness/active";
+
+struct RankState {
+  Locality locality;
+  BufferPool pool;
+  // Operations run in a duplicate, so that a rank which leaves one early, with
+  // an error, cannot confuse what the ranks agree about over the original.
+  // Invalid: to be made anew.
+  Communicator work;
+  // What has been found able to see mistakes.
+  std::set<std::string, std::less<>> power_checked;
+
+  // Of this rank of `comm`. Collective at its first use.
+  static StatusOr<RankState*> Of(const Communicator& comm);
+};
+
+// Ends every wait of every rank of `comm`'s world after `seconds`, unless it is
+// destroyed before: for a rank that failed and cannot know whether the others
+// will return from the same operation.
+class AbortAfter {
+ public:
+  AbortAfter(Communicator comm, double seconds, std::string reason);
+  ~AbortAfter();
+  AbortAfter(const AbortAfter&) = delete;
+  AbortAfter& operator=(const AbortAfter&) = delete;
+
+ private:
+  struct Clock;
+  std::unique_ptr<Clock> clock_;
+};
+
+}  // namespace shardproof
+
+#endif  // SHARDPROOF_TOOLS_HARNESS_RANK_STATE_H_

@@ -1,0 +1,83 @@
+// Ranks as threads: one ThreadWorld per number of ranks, kept between runs and
+// replaced after an abort.
+#include <unistd.h>
+
+#include <cstdio>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "collectives/backend/thread/thread_world.h"
+#include "tools/harness/world_backends.h"
+
+namespace shardproof {
+namespace {
+
+constexpr int kMaxRanks = 1024;
+
+class ThreadsWorld final : public World {
+ public:
+  std::string_view backend() const override { return "thread"; }
+  int max_ranks() const override { return kMaxRanks; }
+  bool is_leader() const override { return true; }
+  bool healthy() const override { return true; }
+
+  Status Run(int ranks,
+             const std::function<Status(const Communicator&)>& f) override {
+    auto found = worlds_.find(ranks);
+    if (found == worlds_.end()) {
+      SP_ASSIGN_OR_RETURN(std::unique_ptr<ThreadWorld> fresh,
+                          ThreadWorld::Create({.ranks = ranks}));
+      found = worlds_.emplace(ranks, std::move(fresh)).first;
+    }
+    ThreadWorld& world = *found->second;
+    SetCurrent(&world);
+    Status status = world.Run([&](const Communicator& comm) -> Status {
+      SP_RETURN_IF_ERROR(PublishActive(comm, active_));
+      return f(comm);
+    });
+    // No thread may look at what is about to go.
+    SetCurrent(nullptr);
+    active_->Set(Communicator());
+    if (!world.healthy()) {
+      worlds_.erase(found);
+      // An abort that came after the last wait still spoils the run.
+      if (status.ok()) status = Aborted("the run was aborted");
+    }
+    return status;
+  }
+
+  void Abort(std::string_view reason) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (current_ != nullptr) current_->Abort(reason);
+  }
+  std::vector<std::string> Whereabouts() const override {
+    return DescribeActive(*active_);
+  }
+  [[noreturn]] void Terminate(int exit_code) override {
+    std::fflush(stdout);
+    std::fflush(stderr);
+    // Threads may hang in operations: no destructors.
+    _exit(exit_code);
+  }
+
+ private:
+  void SetCurrent(ThreadWorld* world) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    current_ = world;
+  }
+
+  std::shared_ptr<ActiveCommunicator> active_ =
+      std::make_shared<ActiveCommunicator>();
+  std::map<int, std::unique_ptr<ThreadWorld>> worlds_;
+  std::mutex mutex_;
+  ThreadWorld* current_ = nullptr;  // Guarded by mutex_.
+};
+
+}  // namespace
+
+StatusOr<std::unique_ptr<World>> CreateThreadWorld() {
+  return std::unique_ptr<World>(std::make_unique<ThreadsWorld>());
+}
+
+}  // namespace shardproof
