@@ -7,6 +7,7 @@
 #ifndef SHARDPROOF_COLLECTIVES_MESH_H_
 #define SHARDPROOF_COLLECTIVES_MESH_H_
 
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -34,6 +35,11 @@ class Mesh {
   const Communicator& Along(std::string_view name) const;
   // The ranks that differ in any of `names`: e.g. {"dp", "cp"} for a gradient reduction. Collective at its first use.
   StatusOr<Communicator> Along(const std::vector<std::string>& names) const;
+  // Along({"dp", "cp"}), which would else be taken for the two ends of a string_view.
+  StatusOr<Communicator> Along(
+      std::initializer_list<std::string_view> names) const {
+    return Along(std::vector<std::string>(names.begin(), names.end()));
+  }
   // This rank's (or `rank`'s) coordinate in dimension `name`.
   int Coordinate(std::string_view name) const;
   int Coordinate(std::string_view name, int rank) const;
