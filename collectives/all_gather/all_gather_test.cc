@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "collectives/testing/check.h"
+#include "collectives/uneven.h"
 
 namespace shardproof {
 namespace {
@@ -103,10 +104,10 @@ TEST(AllGatherV, MatchesTheReferenceAndItsCost) {
   ForEachWorld(testing::kWorldSizes, [](const Communicator& comm) {
     for (const VariantV& variant : kVariantsV) {
       SP_RETURN_IF_ERROR(testing::ForEachCount([&](int64_t count, DType dtype) {
-        const auto counts = testing::UnevenCounts(comm.size(), count);
+        const auto counts = UnevenCounts(comm.size(), count);
         SP_RETURN_IF_ERROR(CheckAllGatherV(comm, variant, counts, {}, dtype));
-        return CheckAllGatherV(comm, variant, counts,
-                               testing::GappedOffsets(counts), dtype);
+        return CheckAllGatherV(comm, variant, counts, GappedOffsets(counts),
+                               dtype);
       }));
     }
     return OkStatus();

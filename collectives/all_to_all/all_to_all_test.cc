@@ -2,13 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
 #include "collectives/testing/check.h"
+#include "collectives/uneven.h"
 
 namespace shardproof {
 namespace {
@@ -56,9 +56,7 @@ Status CheckAllToAll(const Communicator& comm, const Variant& variant,
 std::vector<std::vector<int64_t>> PairCounts(int ranks, int64_t scale) {
   std::vector<std::vector<int64_t>> counts;
   for (int s = 0; s < ranks; ++s) {
-    counts.push_back(testing::UnevenCounts(ranks, scale));
-    std::rotate(counts.back().begin(), counts.back().begin() + s % ranks,
-                counts.back().end());
+    counts.push_back(UnevenCounts(ranks, scale, s));
   }
   return counts;
 }
@@ -73,7 +71,7 @@ Status CheckV(const Communicator& comm, int64_t scale, bool gaps, DType dtype) {
   if (gaps) {
     for (auto* side : {&layout.send, &layout.recv}) {
       for (Layout& one : *side) {
-        one.displacements = testing::GappedOffsets(one.counts);
+        one.displacements = GappedOffsets(one.counts);
       }
     }
   }

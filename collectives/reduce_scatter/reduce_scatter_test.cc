@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "collectives/testing/check.h"
+#include "collectives/uneven.h"
 
 namespace shardproof {
 namespace {
@@ -71,7 +72,7 @@ Status CheckEven(const Communicator& comm, const Variant& variant,
 
 Status CheckUneven(const Communicator& comm, const Variant& variant,
                    int64_t count, DType dtype, ReduceOp op) {
-  const auto counts = testing::UnevenCounts(comm.size(), count);
+  const auto counts = UnevenCounts(comm.size(), count);
   return CheckLayout(
       comm, variant.name + " v", Layout::Packed(counts), dtype, op,
       variant.cost_v(counts, dtype).total, [&](const void* send, void* recv) {

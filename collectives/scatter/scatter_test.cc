@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "collectives/testing/check.h"
+#include "collectives/uneven.h"
 
 namespace shardproof {
 namespace {
@@ -66,10 +67,10 @@ Status CheckEven(const Communicator& comm, const Variant& variant,
 
 Status CheckUneven(const Communicator& comm, const Variant& variant,
                    int64_t count, bool gaps, DType dtype, int root) {
-  Layout layout = Layout::Packed(testing::UnevenCounts(comm.size(), count));
+  Layout layout = Layout::Packed(UnevenCounts(comm.size(), count));
   std::vector<int64_t> offsets;
   if (gaps) {
-    offsets = layout.displacements = testing::GappedOffsets(layout.counts);
+    offsets = layout.displacements = GappedOffsets(layout.counts);
   }
   return CheckLayout(comm, variant.name + " v", layout, dtype, root,
                      variant.cost_v(layout.counts, dtype, root).total,

@@ -234,26 +234,6 @@ Reduction ExactReduction(DType dtype, ReduceOp op, int ranks) {
   return reduction;
 }
 
-std::vector<int64_t> UnevenCounts(int ranks, int64_t scale) {
-  constexpr int64_t kSixths[] = {3, 0, 6, 1, 5, 0, 2};
-  std::vector<int64_t> counts;
-  for (int r = 0; r < ranks; ++r) {
-    const int64_t part = kSixths[r % 7] * scale / 6;
-    counts.push_back(part > 0 ? part + r : 0);
-  }
-  return counts;
-}
-
-std::vector<int64_t> GappedOffsets(std::span<const int64_t> counts) {
-  std::vector<int64_t> offsets(counts.size());
-  int64_t next = 1;
-  for (size_t r = counts.size(); r-- > 0;) {
-    offsets[r] = next;
-    next += counts[r] + 2;
-  }
-  return offsets;
-}
-
 Status ForEachReduction(const std::function<Status(int64_t count, DType dtype,
                                                    ReduceOp op)>& body) {
   for (const DType dtype : kAllDTypes) {

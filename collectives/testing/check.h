@@ -16,7 +16,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "collectives/communicator.h"
 #include "collectives/traffic.h"
@@ -73,11 +72,6 @@ double ExactScale(int rank);
 
 // What the reference needs to know of a reduction of exact inputs.
 Reduction ExactReduction(DType dtype, ReduceOp op, int ranks);
-
-// Different counts for `ranks` ranks, some of them 0, the largest near `scale`.
-std::vector<int64_t> UnevenCounts(int ranks, int64_t scale);
-// Offsets for `counts` that leave gaps and put later ranks first.
-std::vector<int64_t> GappedOffsets(std::span<const int64_t> counts);
 
 // Calls `body` for the counts, types and operations worth trying: every type
 // with every operation at small counts, a few of them at all counts.
