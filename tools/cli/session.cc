@@ -250,8 +250,9 @@ void Session::Run(
   if (!options_.fault.empty()) {
     run.repro_prefix += " --fault " + options_.fault;
     const Fault fault = *ParseFault(options_.fault);
-    run.interceptor = [fault, seed = options_.seed](int rank, int ranks) {
-      return MakeFault(fault, rank, ranks, seed);
+    run.interceptor = [this, fault](int rank, int ranks) {
+      return MakeFault(fault, rank, ranks, options_.seed, nullptr,
+                       [this] { return watchdog_->Ended(); });
     };
   }
   phase_start_ = Clock::now();

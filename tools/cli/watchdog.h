@@ -34,6 +34,11 @@ class Watchdog {
     std::vector<std::string> whereabouts;  // When it was ended, per rank.
   };
   Outcome Disarm();
+  // Whether what is guarded has been ended. From any thread.
+  bool Ended() {
+    const std::lock_guard lock(mutex_);
+    return ended_;
+  }
 
  private:
   void Watch();
