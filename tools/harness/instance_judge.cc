@@ -1,8 +1,10 @@
 // One execution, and what the ranks make of it together.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
+#include "tools/harness/deadline.h"
 #include "tools/harness/hash.h"
 #include "tools/harness/instance_run.h"
 
@@ -81,13 +83,15 @@ void InstanceRun::CheckOutputs(const Execution& execution,
 
 StatusOr<std::vector<Account>> InstanceRun::Exchange(
     const Account& mine) const {
-  std::unique_ptr<AbortAfter> clock;
+  // Having failed, this rank cannot know whether the others will return from
+  // the same operation.
+  std::optional<Deadline> grace;
   if (!mine.status.ok()) {
-    clock = std::make_unique<AbortAfter>(
-        comm_, options_.grace_seconds,
-        fmt::format("rank {}: {}; after {:g} s other ranks had not returned",
-                    comm_.rank(), mine.status.message(),
-                    options_.grace_seconds));
+    grace.emplace(options_.grace_seconds, [this, &mine] {
+      comm_.Abort(fmt::format(
+          "rank {}: {}; after {:g} s other ranks had not returned",
+          comm_.rank(), mine.status.message(), options_.grace_seconds));
+    });
   }
   SP_ASSIGN_OR_RETURN(const std::vector<std::string> all,
                       comm_.ExchangeControl(mine.Serialize()));

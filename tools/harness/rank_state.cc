@@ -1,9 +1,5 @@
 #include "tools/harness/rank_state.h"
 
-#include <chrono>
-#include <condition_variable>
-#include <thread>
-
 namespace shardproof {
 
 StatusOr<RankState*> RankState::Of(const Communicator& comm) {
@@ -16,35 +12,6 @@ StatusOr<RankState*> RankState::Of(const Communicator& comm) {
         return fresh;
       }));
   return state->get();
-}
-
-struct AbortAfter::Clock {
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool cancelled = false;  // Guarded by mutex.
-  std::thread thread;
-};
-
-AbortAfter::AbortAfter(Communicator comm, double seconds, std::string reason)
-    : clock_(std::make_unique<Clock>()) {
-  Clock* const clock = clock_.get();
-  clock->thread = std::thread([clock, comm = std::move(comm), seconds,
-                               reason = std::move(reason)] {
-    std::unique_lock<std::mutex> lock(clock->mutex);
-    if (!clock->changed.wait_for(lock, std::chrono::duration<double>(seconds),
-                                 [clock] { return clock->cancelled; })) {
-      comm.Abort(reason);
-    }
-  });
-}
-
-AbortAfter::~AbortAfter() {
-  {
-    const std::lock_guard<std::mutex> lock(clock_->mutex);
-    clock_->cancelled = true;
-  }
-  clock_->changed.notify_all();
-  clock_->thread.join();
 }
 
 }  // namespace shardproof

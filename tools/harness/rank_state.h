@@ -49,21 +49,6 @@ struct RankState {
   static StatusOr<RankState*> Of(const Communicator& comm);
 };
 
-// Ends every wait of every rank of `comm`'s world after `seconds`, unless it is
-// destroyed before: for a rank that failed and cannot know whether the others
-// will return from the same operation.
-class AbortAfter {
- public:
-  AbortAfter(Communicator comm, double seconds, std::string reason);
-  ~AbortAfter();
-  AbortAfter(const AbortAfter&) = delete;
-  AbortAfter& operator=(const AbortAfter&) = delete;
-
- private:
-  struct Clock;
-  std::unique_ptr<Clock> clock_;
-};
-
 }  // namespace shardproof
 
 #endif  // SHARDPROOF_TOOLS_HARNESS_RANK_STATE_H_

@@ -67,6 +67,21 @@ Record FailedRecord(const CaseInfo& info, const ErasedVariant& variant,
   return r;
 }
 
+bool Kills(const Record& record) {
+  switch (record.verdict) {
+    case Verdict::kPassed:
+    case Verdict::kUnsupported:
+    case Verdict::kNotBuilt:
+      return false;
+    case Verdict::kIncorrect:
+    case Verdict::kSuspect:
+      return true;
+    case Verdict::kFailed:
+      return !record.reason.starts_with("blind:");
+  }
+  return false;
+}
+
 StatusOr<Record> RunInstance(const Communicator& comm, const CaseInfo& info,
                              const ErasedVariant& variant,
                              const Instance& instance,

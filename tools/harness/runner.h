@@ -61,6 +61,10 @@ Record RunOnWorld(World& world, const CaseInfo& info,
                   const ErasedVariant& variant, const Instance& instance,
                   const RunOptions& options);
 
+// Whether a record says that a planted bug was found: anything but a pass, a
+// refusal, or a case that is blind.
+bool Kills(const Record& record);
+
 // Everything of a record that is known before the run; verdict `failed` with
 // the reason in `status`.
 Record FailedRecord(const CaseInfo& info, const ErasedVariant& variant,

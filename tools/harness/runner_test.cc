@@ -227,6 +227,7 @@ TEST(Runner, MeasuresWhatIsRight) {
 
 TEST(Runner, RefusesACaseThatIsBlind) {
   Case<Toy> c = ToyCase({ToyVariant("v")});
+  c.name = "toy/blind";  // Each case is asked once.
   const auto honest = c.reference.block;
   c.exact = false;
   c.reference.block = [honest](const Toy& p, const Arithmetic& a,
@@ -343,8 +344,10 @@ TEST(Runner, EndsAHangThatSomeoneAborts) {
   watchdog.join();
   EXPECT_VERDICT(r, Verdict::kFailed, "the watchdog barked");
   ASSERT_EQ(whereabouts.size(), 3U);
-  EXPECT_EQ(whereabouts[0], "rank 0: is in #1 toy/sum");
-  EXPECT_EQ(whereabouts[1], "rank 1: never entered #1 toy/sum (last: nothing)");
+  EXPECT_TRUE(Contains(whereabouts[0], "rank 0: is in #")) << whereabouts[0];
+  EXPECT_TRUE(Contains(whereabouts[0], "toy/sum")) << whereabouts[0];
+  EXPECT_TRUE(Contains(whereabouts[1], "rank 1: never entered #"))
+      << whereabouts[1];
   EXPECT_VERDICT(RunSpoiled(nullptr, {.ranks = 3}), Verdict::kPassed, "");
 }
 
@@ -363,8 +366,9 @@ TEST(Runner, CallsWhatIsUnlikelySuspect) {
     honest(p, a, in, q, out);
     for (Bounded& b : out) b.worst = 1e-3;
   };
-  EXPECT_VERDICT(RunToy(Erase(c), "v", {.ranks = 2}), Verdict::kSuspect,
-                 "beyond the likely bound");
+  // So many elements that the gain does not show it.
+  EXPECT_VERDICT(RunToy(Erase(c), "v", {.count = 10000, .ranks = 2}),
+                 Verdict::kSuspect, "beyond the likely bound");
 }
 
 TEST(Runner, SaysInOneLineHowToSeeItAgain) {

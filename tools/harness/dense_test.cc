@@ -1,0 +1,220 @@
+// The runner with a dense reference: a column-parallel product, whose output is
+// cut across its rows.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "reference/linear.h"
+#include "tools/harness/case.h"
+#include "tools/harness/testing/toy_case.h"
+
+namespace shardproof {
+namespace {
+
+struct P {
+  int64_t tokens = 40, in = 16, out = 24;
+  int ranks = 1;
+};
+
+using Spoil = std::function<void(const P&, RankContext&)>;
+
+Variant<P> Product(const Spoil& spoil = nullptr) {
+  return {.name = "v",
+          .bind = [spoil](const P& p, RankContext& c) -> StatusOr<Operation> {
+            return Operation([=, &c] {
+              const float* x = c.in("x").as<float>();
+              const float* w = c.in("w").as<float>();
+              const TensorView y = c.out("y");
+              const int64_t columns = y.shape[1];
+              for (int64_t t = 0; t < p.tokens; ++t) {
+                for (int64_t j = 0; j < columns; ++j) {
+                  float sum = 0;
+                  for (int64_t k = 0; k < p.in; ++k) {
+                    sum += x[t * p.in + k] * w[j * p.in + k];
+                  }
+                  y.as<float>()[t * columns + j] = sum;
+                }
+              }
+              if (spoil) spoil(p, c);
+              return OkStatus();
+            });
+          }};
+}
+
+int evaluations = 0;  // NOLINT: of the reference, by one thread at a time.
+
+Case<P> ProductCase(Variant<P> variant) {
+  Case<P> c;
+  c.name = "toy/product";
+  c.tensors = [](const P& p) -> Tensors {
+    const ExactLinearInputs exact =
+        *ExactLinear(DType::kF32, DType::kF32, p.tokens, p.in, p.out);
+    return {Input("x", DType::kF32, {p.tokens, p.in}, Replicated())
+                .Data({.exact = exact.x}),
+            Input("w", DType::kF32, {p.out, p.in}, Shard(0))
+                .Data({.exact = exact.w}),
+            Output("y", DType::kF32, {p.tokens, p.out}, Shard(1))
+                .SampleDimension(0)};
+  };
+  c.reference =
+      DenseReference<P>([](const P&, const Arithmetic& a, const Inputs& in,
+                           const Sample& sample) -> StatusOr<DenseOutputs> {
+        ++evaluations;
+        const auto rows = sample.find("y");
+        Matrix y = LinearForward(
+            {.x = in.Global("x"), .w = in.Global("w"), .b = std::nullopt}, a,
+            rows == sample.end() ? Rows{} : rows->second);
+        DenseOutputs out;
+        out["y"] = std::move(y.values);
+        return out;
+      });
+  c.variants = {std::move(variant)};
+  c.flops = [](const P& p) { return 2.0 * p.tokens * p.in * p.out; };
+  return c;
+}
+
+Record RunProduct(const CaseInfo& info, const P& p,
+                  const RunOptions& options = {}) {
+  return RunOnWorld(testing::ToyWorld(), info, info.variants[0],
+                    {.params = p, .values = {}, .ranks = p.ranks}, options);
+}
+
+TEST(Dense, PassesWhatIsRight) {
+  const CaseInfo info = Erase(ProductCase(Product()));
+  for (const int ranks : {1, 2, 3, 5}) {
+    const Record r = RunProduct(info, {.ranks = ranks});
+    EXPECT_EQ(r.verdict, Verdict::kPassed) << r.reason;
+    EXPECT_EQ(r.error->compared, 3 * 40 * 24);
+  }
+}
+
+TEST(Dense, FindsOneElementWrongOnAnyRank) {
+  for (int bad = 0; bad < 3; ++bad) {
+    const CaseInfo info =
+        Erase(ProductCase(Product([bad](const P&, RankContext& c) {
+          if (c.comm().rank() == bad) c.out("y").as<float>()[8 * 5 + 3] += 1;
+        })));
+    const Record r = RunProduct(info, {.ranks = 3});
+    EXPECT_EQ(r.verdict, Verdict::kIncorrect);
+    ASSERT_EQ(r.error->mismatches.size(), 1U) << r.reason;
+    EXPECT_EQ(r.error->mismatches[0].rank, bad);
+    EXPECT_EQ(r.error->mismatches[0].index, (std::vector<int64_t>{5, 3}));
+  }
+}
+
+TEST(Dense, SamplesLargeOutputsButNotTheirBorders) {
+  const auto spoiled = [](int64_t row) {
+    return Erase(ProductCase(Product([row](const P& p, RankContext& c) {
+      c.out("y").as<float>()[row * c.out("y").shape[1]] += row < p.tokens;
+    })));
+  };
+  RunOptions options;
+  options.check_elements = 5 * 24;
+  const Record good = RunProduct(spoiled(40), {.ranks = 2}, options);
+  EXPECT_EQ(good.verdict, Verdict::kPassed) << good.reason;
+  EXPECT_LE(good.error->compared, 3 * 7 * 24);
+  EXPECT_GE(good.error->compared, 3 * 5 * 24);
+  for (const int64_t border : {0, 39}) {
+    const Record r = RunProduct(spoiled(border), {.ranks = 2}, options);
+    EXPECT_EQ(r.verdict, Verdict::kIncorrect) << border;
+  }
+  // The same where the reference would take long.
+  options = RunOptions();
+  options.check_flops = 2.0 * 16 * 24 * 5;
+  const Record slow = RunProduct(spoiled(40), {.ranks = 2}, options);
+  EXPECT_EQ(slow.verdict, Verdict::kPassed);
+  EXPECT_LE(slow.error->compared, 3 * 7 * 24);
+}
+
+TEST(Dense, EvaluatesTheReferenceOncePerProcess) {
+  Case<P> c = ProductCase(Product());
+  c.name = "toy/counted";
+  const CaseInfo info = Erase(c);
+  // The first run also asks whether the case can see mistakes.
+  EXPECT_EQ(RunProduct(info, {.ranks = 4}).verdict, Verdict::kPassed);
+  RunOptions options;
+  options.seed = 2;
+  evaluations = 0;
+  EXPECT_EQ(RunProduct(info, {.ranks = 4}, options).verdict, Verdict::kPassed);
+  EXPECT_EQ(evaluations, 6);  // Three repeats of two tiers, for four ranks.
+  EXPECT_EQ(RunProduct(info, {.ranks = 4}, options).verdict, Verdict::kPassed);
+  EXPECT_EQ(evaluations, 6);  // Kept for the next variant.
+}
+
+TEST(Dense, FailsWhenTheReferenceIsWrongInShape) {
+  Case<P> c = ProductCase(Product());
+  c.name = "toy/short";
+  c.reference = DenseReference<P>([](const P&, const Arithmetic&, const Inputs&,
+                                     const Sample&) -> StatusOr<DenseOutputs> {
+    DenseOutputs out;
+    out["y"].resize(7);
+    return out;
+  });
+  const Record r = RunProduct(Erase(c), {.ranks = 2});
+  EXPECT_EQ(r.verdict, Verdict::kFailed);
+  EXPECT_NE(r.reason.find("gives 7 elements of y, not 960"), std::string::npos)
+      << r.reason;
+}
+
+// --- Elements that nobody writes, and outputs in inputs -----------------------
+
+struct Gaps {
+  DType dtype = DType::kF32;
+  bool fill = false;
+  int ranks = 1;
+};
+
+TEST(Block, GapsMustStayAsTheyWere) {
+  Case<Gaps> c;
+  c.name = "toy/gaps";
+  c.tensors = [](const Gaps& p) -> Tensors {
+    return {Input("x", p.dtype, {30}, PerRank()),
+            Output("y", p.dtype, {40}, PerRank())};
+  };
+  // Ten, a gap of ten, twenty.
+  c.reference =
+      BlockReference<Gaps>([](const Gaps&, const Arithmetic&, const Inputs& in,
+                              const BlockQuery& q, std::span<Bounded> out) {
+        for (size_t i = 0; i < out.size(); ++i) {
+          const int64_t at = q.begin + static_cast<int64_t>(i);
+          if (at >= 10 && at < 20) continue;
+          double x = 0;
+          in.Read("x", q.rank, at < 10 ? at : at - 10, std::span(&x, 1));
+          out[i] = {.value = x};
+        }
+      });
+  c.variants = {
+      {.name = "v",
+       .bind = [](const Gaps& p, RankContext& context) -> StatusOr<Operation> {
+         return Operation([p, &context] {
+           const size_t size = SizeOf(p.dtype);
+           const auto* x = static_cast<const std::byte*>(context.in("x").data);
+           auto* y = static_cast<std::byte*>(context.out("y").data);
+           std::copy_n(x, 10 * size, y);
+           std::copy_n(x + 10 * size, 20 * size, y + 20 * size);
+           if (p.fill) std::copy_n(x, size, y + 15 * size);
+           return OkStatus();
+         });
+       }}};
+  const CaseInfo info = Erase(c);
+  for (const DType dtype :
+       {DType::kF32, DType::kI64, DType::kU8, DType::kE4M3}) {
+    for (const bool fill : {false, true}) {
+      const Record r = RunOnWorld(
+          testing::ToyWorld(), info, info.variants[0],
+          {.params = Gaps{dtype, fill, 2}, .values = {}, .ranks = 2}, {});
+      EXPECT_EQ(r.verdict, fill ? Verdict::kIncorrect : Verdict::kPassed)
+          << Name(dtype) << ": " << r.reason;
+      if (fill) {
+        EXPECT_NE(r.reason.find("belong to no block were written, the first "
+                                "at [15]"),
+                  std::string::npos)
+            << r.reason;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shardproof
