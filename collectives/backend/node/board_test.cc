@@ -83,7 +83,7 @@ TEST_P(Board, PeersSeeWhatWasWrittenBeforeTheMeeting) {
     std::vector<PeerBuffers> peers(ranks);
     send[me].resize(100 + me);
     recv[me].resize(ranks);
-    for (int round = 0; round < 2000; ++round) {
+    for (int round = 0; round < 300; ++round) {
       std::fill(send[me].begin(), send[me].end(), round * 10 + me);
       Dawdle(me, round);
       bool all_shared = false;
@@ -121,7 +121,7 @@ TEST_P(Board, EagerPayloadsOfChangingSizesArriveWhole) {
       return static_cast<std::byte>(rank * 31 + round);
     };
     std::vector<std::byte> data(NodeBoard::kEagerBytes);
-    for (int round = 0; round < 2000; ++round) {
+    for (int round = 0; round < 300; ++round) {
       std::fill(data.begin(), data.end(), byte_of(me, round));
       const Status met =
           board.MeetEager(data.data(), size_of(me, round), peers);
@@ -144,7 +144,7 @@ TEST_P(Board, RoundsOfAllKindsFollowOneAnother) {
   const int ranks = GetParam().ranks;
   RunRanks(ranks, GetParam().spin, [&](NodeBoard& board) {
     std::vector<PeerBuffers> peers(ranks);
-    for (int round = 0; round < 3000; ++round) {
+    for (int round = 0; round < 400; ++round) {
       int value = round * 100 + board.rank();
       switch (round * 7 % 5) {
         case 0: {

@@ -195,7 +195,7 @@ TEST_P(Mailbox, AbortEndsWaitsAndForgetsTheBuffers) {
 TEST_P(Mailbox, NobodyCopiesIntoABufferThatWasGivenUp) {
   // The receiver leaves in the middle of a message. AddressSanitizer sees a
   // piece that comes too late.
-  for (int round = 0; round < 200; ++round) {
+  for (int round = 0; round < 60; ++round) {
     AbortFlag abort;
     const Waiting how{.abort = &abort, .spin = GetParam()};
     Channel channel(0, 1);
@@ -220,7 +220,7 @@ TEST_P(Mailbox, NobodyCopiesIntoABufferThatWasGivenUp) {
 }
 
 TEST_P(Mailbox, ManyInFlight) {
-  constexpr int kMessages = 3000;
+  constexpr int kMessages = 600;
   std::thread sender([&] {
     std::deque<std::vector<std::byte>> buffers;
     std::vector<Message*> sends;
