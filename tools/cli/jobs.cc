@@ -35,20 +35,6 @@ size_t EditDistance(const std::string& a, const std::string& b) {
   return row.back();
 }
 
-// The three of `names` nearest to `text`, by whole name or last part.
-std::string Near(const std::string& text, std::vector<std::string> names) {
-  const auto distance = [&](const std::string& name) {
-    return std::min(EditDistance(text, name),
-                    EditDistance(text, name.substr(name.rfind('/') + 1)));
-  };
-  std::stable_sort(names.begin(), names.end(),
-                   [&](const std::string& a, const std::string& b) {
-                     return distance(a) < distance(b);
-                   });
-  names.resize(std::min<size_t>(names.size(), 3));
-  return fmt::format("{}", fmt::join(names, ", "));
-}
-
 // Overrides of axes that this case has; others may belong to another case.
 AxisOverrides OverridesFor(const CaseInfo& info, const AxisOverrides& all) {
   AxisOverrides own;
@@ -97,6 +83,19 @@ StatusOr<Variants> ChooseVariants(const CaseInfo& info,
 }
 
 }  // namespace
+
+std::string Near(const std::string& text, std::vector<std::string> names) {
+  const auto distance = [&](const std::string& name) {
+    return std::min(EditDistance(text, name),
+                    EditDistance(text, name.substr(name.rfind('/') + 1)));
+  };
+  std::stable_sort(names.begin(), names.end(),
+                   [&](const std::string& a, const std::string& b) {
+                     return distance(a) < distance(b);
+                   });
+  names.resize(std::min<size_t>(names.size(), 3));
+  return fmt::format("{}", fmt::join(names, ", "));
+}
 
 StatusOr<std::vector<const CaseInfo*>> ChooseCases(const Options& options) {
   SP_ASSIGN_OR_RETURN(const std::regex pattern,

@@ -17,6 +17,10 @@ struct Job {
   Instance instance;
 };
 
+// The three of `names` nearest to `text`, by whole name or last part, as a
+// list with commas.
+std::string Near(const std::string& text, std::vector<std::string> names);
+
 // The registered cases that options.filter matches. kInvalidArgument: not a
 // regular expression, or nothing matches; then names that are near are given.
 StatusOr<std::vector<const CaseInfo*>> ChooseCases(const Options& options);

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -50,8 +51,10 @@ bool IsBad(const MutationResult& result) {
   return result.kind == Kind::kSurvived || result.kind == Kind::kBroken;
 }
 
-// The first sentence's worth.
-std::string Short(const std::string& text, size_t most) {
+// As much as fits a line, without the values.
+std::string Short(std::string text, size_t most) {
+  text.resize(
+      std::min({text.size(), text.find(", the first at"), text.find("; ")}));
   if (text.size() <= most) return text;
   return text.substr(0, most - 3) + "...";
 }
@@ -65,8 +68,13 @@ class KillMatrix {
     if (result.kind == Kind::kNotApplicable) {
       ++reasons_[{std::string(Name(fault)), result.reason}];
     }
-    cells_[row].push_back(Cell(result));
-    if (cells_[row].size() == 1) order_.push_back(row);
+    AddCell(row, result);
+  }
+  // A variant into which nothing can be planted, or that fails by itself.
+  void AddWhole(const std::string& row, const MutationResult& result) {
+    Note(row, "none", result);
+    ++reasons_[{"all", result.reason}];
+    for (size_t i = 0; i < faults_.size(); ++i) AddCell(row, result);
   }
   void AddMutant(const std::string& case_name, const std::string& mutant,
                  const MutationResult& result) {
@@ -115,6 +123,10 @@ class KillMatrix {
   const Json& json() const { return json_; }
 
  private:
+  void AddCell(const std::string& row, const MutationResult& result) {
+    cells_[row].push_back(Cell(result));
+    if (cells_[row].size() == 1) order_.push_back(row);
+  }
   void Note(const std::string& row, const std::string& bug,
             const MutationResult& result) {
     json_.push_back({{"where", row},
@@ -205,13 +217,14 @@ class Campaign {
     } else {
       base = mutation_.Baseline(*row.info, *row.variant, instances);
     }
+    if (base.kind != Kind::kHarmless) {
+      matrix_.AddWhole(name, base);
+      return OkStatus();
+    }
     for (const Fault fault : faults_) {
       ShowProgress(fmt::format("{} {}", name, Name(fault)));
-      const bool can = base.kind == Kind::kHarmless;
-      matrix_.Add(
-          name, fault,
-          can ? mutation_.Plant(fault, *row.info, *row.variant, instances)
-              : base);
+      matrix_.Add(name, fault,
+                  mutation_.Plant(fault, *row.info, *row.variant, instances));
     }
     ShowProgress("");
     return OkStatus();

@@ -37,7 +37,7 @@ constexpr std::array kFaults = {
     FaultInfo{Fault::kTearCacheLine, "tear_cache_line",
               "half of a cache line is from the last time"},
     FaultInfo{Fault::kWrongRoot, "wrong_root",
-              "one rank takes another for the root"},
+              "the root takes its neighbour for the root"},
     FaultInfo{Fault::kWrongGroup, "wrong_group",
               "another rank's payload in place of the right one"},
     FaultInfo{Fault::kWrongScale, "wrong_scale",
@@ -208,8 +208,14 @@ class WrongRoot final : public FaultBase {
 
   Status OnBegin(Op& op) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    // An inner operation has the root that the outer one was given.
-    if (depth_++ == 0 && op.root >= 0) Move(op);
+    // An inner operation has the root that the outer one was given. A rank that
+    // is not the root may have no use for knowing who is (in a gather by loads
+    // only the root works), so the root it is that errs.
+    if (depth_++ == 0 && op.root == rank_) {
+      // In range in a smaller group too, unless that is of one rank.
+      op.root = op.root > 0 ? op.root - 1 : 1;
+      Strike();
+    }
     return Status();
   }
   void OnEnd(const Op&) override {
@@ -218,16 +224,6 @@ class WrongRoot final : public FaultBase {
   }
 
  private:
-  // Not to the culprit itself, which need not have a buffer for that.
-  void Move(Op& op) {
-    for (int step = 1; step < ranks_; ++step) {
-      const int root = (op.root + step) % ranks_;
-      if (root == rank_) continue;
-      op.root = root;
-      Strike();
-      return;
-    }
-  }
   const int rank_;
   int depth_ = 0;
 };
@@ -317,10 +313,15 @@ bool MustBeNoticed(Fault fault) { return fault != Fault::kDelayRank; }
 std::unique_ptr<Interceptor> MakeFault(Fault fault, int rank, int ranks,
                                        uint64_t seed, std::atomic<int>* struck,
                                        std::function<bool()> ended) {
-  if (ranks < 2 || static_cast<uint64_t>(rank) != seed % ranks) return nullptr;
+  if (ranks < 2) return nullptr;
+  // Who the root is comes to light only when an operation begins.
+  if (fault == Fault::kWrongRoot) {
+    return std::make_unique<WrongRoot>(rank, ranks, struck);
+  }
+  if (static_cast<uint64_t>(rank) != seed % static_cast<uint64_t>(ranks)) {
+    return nullptr;
+  }
   switch (fault) {
-    case Fault::kWrongRoot:
-      return std::make_unique<WrongRoot>(rank, ranks, struck);
     case Fault::kDelayRank:
       return std::make_unique<DelayRank>(ranks, struck);
     case Fault::kNeverArrive:

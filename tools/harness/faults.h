@@ -10,9 +10,9 @@
 //     bool noticed = r.verdict != Verdict::kPassed || struck == 0;
 //
 // Most faults change payload, and do so alike whether it was loaded, stored or
-// received. A fault strikes the first payload of an operation that it can change
-// at all and leaves the rest of that operation alone: the less is wrong, the
-// harder it is to see.
+// received. A fault strikes the first payload of an operation that it can
+// change at all and leaves the rest of that operation alone: the less is wrong,
+// the harder it is to see.
 #ifndef SHARDPROOF_TOOLS_HARNESS_FAULTS_H_
 #define SHARDPROOF_TOOLS_HARNESS_FAULTS_H_
 
@@ -35,7 +35,7 @@ enum class Fault : uint8_t {
   kStaleBuffer,       // What came at this place the last time comes again.
   kLoseTail,          // The last elements, up to 16, read as zeros.
   kTearCacheLine,     // Half of one line of 64 bytes is from the last time.
-  kWrongRoot,         // The culprit takes another rank for the root.
+  kWrongRoot,         // The root takes its neighbour for the root.
   kWrongGroup,        // What another rank gave, in place of what was asked for.
   kWrongScale,        // Divided by the ranks once more (integers: multiplied).
   kCorruptRow,        // Up to 16 elements wrong, in every third operation.
@@ -55,7 +55,8 @@ StatusOr<Fault> ParseFault(std::string_view name);
 bool MustBeNoticed(Fault fault);
 
 // The fault as `rank` of `ranks` sees it; null where `rank` is not the culprit,
-// which is rank seed % ranks. `struck` counts how often something was really
+// which is rank seed % ranks (kWrongRoot: whichever rank is the root of an
+// operation of all ranks). `struck` counts how often something was really
 // changed, by value: zeros dropped, or a stale copy that equals the fresh one,
 // do not count. Operations without elements (barrier) have no payload; what is
 // sent outside any OpScope is left alone.
