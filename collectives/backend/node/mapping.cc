@@ -28,9 +28,9 @@ StatusOr<Mapping> Mapping::Create(const FileDescriptor& file, size_t bytes,
   }
   const auto start = reinterpret_cast<uintptr_t>(range);
   const uintptr_t aligned = (start + kHugePage - 1) & ~(kHugePage - 1);
-  void* base =
-      mmap(reinterpret_cast<void*>(aligned), bytes, PROT_READ | PROT_WRITE,
-           MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file.get(), 0);
+  void* base = mmap(static_cast<std::byte*>(range) + (aligned - start), bytes,
+                    PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file.get(), 0);
   if (base == MAP_FAILED) {
     const int error = errno;
     munmap(range, room);
