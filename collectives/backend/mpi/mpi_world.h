@@ -62,7 +62,8 @@ class MpiWorld {
 // MPI v4.1.4, ..."), or why not.
 StatusOr<std::string> MpiVersion();
 // Whether this process looks as if a launcher started it (OMPI_COMM_WORLD_SIZE,
-// PMI_SIZE, PMIX_RANK).
+// PMI_SIZE, PMIX_RANK). To be asked before Create: Open MPI sets these itself in
+// a program that started without mpirun.
 bool StartedByMpiLauncher();
 
 }  // namespace shardproof
