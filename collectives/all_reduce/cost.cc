@@ -1,4 +1,5 @@
-// Costs and arithmetic of the message variants; those of the direct ones stand beside them.
+// Costs and arithmetic of the message variants; those of the direct ones stand
+// beside them.
 #include <algorithm>
 #include <vector>
 

@@ -49,8 +49,8 @@ StatusOr<const Hierarchy*> GetHierarchy(const Communicator& comm) {
 
 namespace {
 
-// Groups of unequal size are served by cutting the vector into as many chunks as
-// the smallest group has ranks. In larger groups the ranks beyond give their
+// Groups of unequal size are served by cutting the vector into as many chunks
+// as the smallest group has ranks. In larger groups the ranks beyond give their
 // input and get the result, and stay out of the step across.
 Status Hierarchical(const Communicator& comm, const Combine& combine,
                     const void* input, const AllReduceArgs& args) {

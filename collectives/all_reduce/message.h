@@ -10,8 +10,8 @@
 
 namespace shardproof {
 
-// On at least two ranks: reduces `input` of all ranks into args.recv. `input` is
-// args.send, or args.recv holding the scaled input.
+// On at least two ranks: reduces `input` of all ranks into args.recv. `input`
+// is args.send, or args.recv holding the scaled input.
 using AllReduceAlgorithm = Status(const Communicator& comm,
                                   const Combine& combine, const void* input,
                                   const AllReduceArgs& args);

@@ -9,9 +9,9 @@ namespace {
 
 // Place i of rank r first holds the block for rank r + i, which has i ranks to
 // go. The step of distance d = 1, 2, 4, ... moves the blocks in all places with
-// bit d set d ranks ahead, to the same place there. In the end place i holds the
-// block that has come i ranks far: that of rank r - i. Places are below p, so
-// ceil(lg p) steps do.
+// bit d set d ranks ahead, to the same place there. In the end place i holds
+// the block that has come i ranks far: that of rank r - i. Places are below p,
+// so ceil(lg p) steps do.
 Status Bruck(const Communicator& comm, const AllToAllArgs& args) {
   const int p = comm.size(), r = comm.rank();
   const int64_t count = args.count;

@@ -12,8 +12,8 @@ namespace {
 constexpr int64_t kChainSegmentBytes = 128 << 10;
 
 // Virtual rank v receives segment s from v - 1 and hands it on to v + 1 while
-// it receives segment s + 1. The last segment leaves the root after k starts and
-// makes p - 2 more hops: p + k - 2 steps.
+// it receives segment s + 1. The last segment leaves the root after k starts
+// and makes p - 2 more hops: p + k - 2 steps.
 Status Chain(const Communicator& comm, const BroadcastArgs& args,
              const Rooted& rooted, int v) {
   const int64_t bytes = args.count * SizeOf(args.dtype);

@@ -7,9 +7,9 @@
 namespace shardproof {
 namespace {
 
-// Chunk v belongs to virtual rank v. The root needs none of what the ring brings
-// it, but the ring needs the root: it takes part as the others do, and so gets
-// its own copy.
+// Chunk v belongs to virtual rank v. The root needs none of what the ring
+// brings it, but the ring needs the root: it takes part as the others do, and
+// so gets its own copy.
 Status ScatterAllGather(const Communicator& comm, const BroadcastArgs& args,
                         const Rooted& rooted, int v) {
   const Blocks chunks = Blocks::Balanced(args.count, comm.size());

@@ -46,8 +46,8 @@ class Rooted {
   int root_, ranks_;
 };
 
-// Blocks in the order of a tree: that of virtual rank v is block (first + v) mod
-// p of `blocks`.
+// Blocks in the order of a tree: that of virtual rank v is block (first + v)
+// mod p of `blocks`.
 struct TreeBlocks {
   Blocks blocks;
   int first = 0;

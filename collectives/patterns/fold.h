@@ -1,10 +1,10 @@
 // How algorithms for powers of two serve any number of ranks: the excess ranks
 // fold into a neighbour, and a group of a power of two goes on.
 //
-// With p = power + excess, the first 2 * excess ranks form pairs (0, 1), (2, 3),
-// ...; the even one stays and stands for both, the odd one folds away. Members
-// of the group are numbered in rank order, so that a run of members stands for a
-// run of ranks:
+// With p = power + excess, the first 2 * excess ranks form pairs (0, 1), (2,
+// 3), ...; the even one stays and stands for both, the odd one folds away.
+// Members of the group are numbered in rank order, so that a run of members
+// stands for a run of ranks:
 //
 //     p = 6:   ranks    0 1 2 3 4 5      power 4, excess 2
 //              members  0 . 1 . 2 3

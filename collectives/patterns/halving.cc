@@ -83,8 +83,8 @@ Status Unfold(const Communicator& comm, DType dtype, const Regions& regions,
 
 namespace {
 
-// One more step, in which `every` is the traffic of all ranks and `largest` that
-// of the rank with the most.
+// One more step, in which `every` is the traffic of all ranks and `largest`
+// that of the rank with the most.
 void AddStep(Cost& cost, const Traffic& every, const Traffic& largest) {
   cost.total += every;
   cost.alpha_count += static_cast<double>(largest.messages);

@@ -87,7 +87,8 @@ StatusOr<bool> FoldIn(const Communicator& comm, const Combine& combine,
 Status Unfold(const Communicator& comm, DType dtype, const Regions& regions,
               void* vector);
 
-// Each includes what its function does; HalvingReduceScatterCost that of FoldIn.
+// Each includes what its function does; HalvingReduceScatterCost that of
+// FoldIn.
 Cost HalvingReduceScatterCost(const Regions& regions, DType dtype);
 Cost DoublingAllGatherCost(const Regions& regions, DType dtype);
 Cost FoldInCost(const Regions& regions, DType dtype);

@@ -14,8 +14,8 @@
 
 namespace shardproof {
 
-// A part travels in segments of this size, the last one shorter: what arrives is
-// added while it is still in the cache and the next segment is on its way.
+// A part travels in segments of this size, the last one shorter: what arrives
+// is added while it is still in the cache and the next segment is on its way.
 inline constexpr int64_t kSegmentBytes = 256 << 10;
 
 // How partial results are combined. `divisor` is what the whole reduction is
@@ -52,9 +52,9 @@ struct ReducingStep {
 Status ReducingExchange(const Communicator& comm, const Combine& combine,
                         const ReducingStep& step);
 
-// What ReducingExchange does to a contribution that passes through `additions` of
-// them on its way: each adds in Accumulator(dtype) and rounds to dtype, in which
-// everything travels; kPremulSum rounds each scaled input too.
+// What ReducingExchange does to a contribution that passes through `additions`
+// of them on its way: each adds in Accumulator(dtype) and rounds to dtype, in
+// which everything travels; kPremulSum rounds each scaled input too.
 Arithmetic ExchangeArithmetic(int ranks, DType dtype, ReduceOp op,
                               int additions);
 

@@ -10,7 +10,8 @@ namespace shardproof {
 // and makes p - 1 hops. Hop t of chunk c leaves rank c + 1 + t; read backwards,
 // rank r in step t
 //
-//     sends     chunk r - 1 - t     its own input at t = 0, else the partial sum
+//     sends     chunk r - 1 - t     its own input at t = 0, else the partial
+// sum
 //                                   of step t - 1
 //     receives  chunk r - 2 - t     and adds its own input to it
 //

@@ -26,8 +26,8 @@ Status RingReduceScatter(const Communicator& comm, const Combine& combine,
                          void* recv);
 
 // Fills the other blocks of `vector`, of which rank r has brought block r; with
-// a `root`, blocks are numbered from it, and rank r has brought block (r - root)
-// mod p.
+// a `root`, blocks are numbered from it, and rank r has brought block (r -
+// root) mod p.
 Status RingAllGather(const Communicator& comm, DType dtype,
                      const Blocks& blocks, void* vector, int root = 0);
 

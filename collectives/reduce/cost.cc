@@ -1,4 +1,5 @@
-// Costs and arithmetic of the message variants; that of the direct one stands beside it.
+// Costs and arithmetic of the message variants; that of the direct one stands
+// beside it.
 #include "collectives/patterns/binomial.h"
 #include "collectives/patterns/halving.h"
 #include "collectives/patterns/reducing_exchange.h"

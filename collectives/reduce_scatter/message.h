@@ -12,8 +12,8 @@
 
 namespace shardproof {
 
-// On at least two ranks: `input` holds the packed `blocks` of this rank; its own
-// block, reduced over all ranks, goes to `recv`, which may be that block of
+// On at least two ranks: `input` holds the packed `blocks` of this rank; its
+// own block, reduced over all ranks, goes to `recv`, which may be that block of
 // `input`.
 using ReduceScatterAlgorithm = Status(const Communicator& comm,
                                       const Combine& combine,

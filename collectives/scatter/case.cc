@@ -1,4 +1,5 @@
-// The pairings of scatter and scatter_v: axes, reference, variants, planted bugs.
+// The pairings of scatter and scatter_v: axes, reference, variants, planted
+// bugs.
 #include "tools/harness/case.h"
 
 #include <optional>

@@ -47,8 +47,8 @@ struct CollectiveCheck {
   std::optional<Traffic> traffic = std::nullopt;
 };
 
-// SPMD. Runs the call twice and checks the result, the bytes around it, that the
-// input is unchanged, and the traffic. The error says what differed first.
+// SPMD. Runs the call twice and checks the result, the bytes around it, that
+// the input is unchanged, and the traffic. The error says what differed first.
 Status Check(const Communicator& comm, const CollectiveCheck& check);
 
 // Runs `body` on every rank of a fresh world of threads of each size, and again
