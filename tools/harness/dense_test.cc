@@ -157,7 +157,7 @@ TEST(Dense, FailsWhenTheReferenceIsWrongInShape) {
       << r.reason;
 }
 
-// --- Elements that nobody writes ----------------------------------------------
+// --- Elements that nobody writes -------------------------------------------
 
 struct Gaps {
   DType dtype = DType::kF32;
