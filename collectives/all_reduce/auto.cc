@@ -5,9 +5,8 @@ namespace shardproof {
 namespace {
 
 // Between nodes, where there is no shared memory: up to these sizes the variant
-// named, beyond the last the ring. Measured with `shardproof bench` on 4 threads
-// that simulate 4 nodes, f32: the fewest steps win while a step costs more than
-// its bytes.
+// named, beyond the last the ring. Estimated, not yet measured: the fewest steps
+// win while a step costs more than its bytes.
 constexpr int64_t kRecursiveDoublingBytes = int64_t{16} << 10;
 constexpr int64_t kRabenseifnerBytes = int64_t{1} << 20;
 

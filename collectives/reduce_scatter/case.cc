@@ -50,6 +50,13 @@ ReduceScatterArgs Args(const P& p, const RankContext& context) {
           .scale = Scale(context.comm().rank())};
 }
 
+// A rank with an empty block cannot tell, and would enter what others refuse.
+template <class Params>
+std::optional<std::string> RefusesInPlace(const Params& p) {
+  if (!p.in_place) return std::nullopt;
+  return "MPI's reduce_scatter in place overwrites the whole buffer";
+}
+
 template <Status (*kRun)(const Communicator&, const ReduceScatterArgs&)>
 StatusOr<Operation> Bind(const P& p, RankContext& context) {
   return Operation([&comm = context.comm(), args = Args(p, context)] {
@@ -275,6 +282,7 @@ const RegisterCase kReduceScatter(Case<P>{
           .note = "recursive halving; same source"},
          {.name = "native",
           .bind = Bind<ReduceScatterNative>,
+          .refuses = RefusesInPlace<P>,
           .native = true,
           .note = "MPI_Reduce_scatter_block"}},
     .mutants = {{.name = "keeps_the_next_block",
@@ -328,6 +336,7 @@ const RegisterCase kReduceScatterV(Case<PV>{
           .note = "recursive halving; same source"},
          {.name = "native",
           .bind = BindV<ReduceScatterVNative>,
+          .refuses = RefusesInPlace<PV>,
           .native = true,
           .note = "MPI_Reduce_scatter"}},
     .mutants = {{.name = "cuts_evenly",

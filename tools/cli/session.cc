@@ -243,10 +243,6 @@ void Session::Run(
   run.ordinary_memory = options_.memory == "ordinary";
   run.backend = options_.backend;
   run.repro_prefix = "shardproof verify";
-  if (options_.backend == "mpi") {
-    run.repro_prefix =
-        fmt::format("mpirun -np {} shardproof verify", world_->max_ranks());
-  }
   if (!options_.fault.empty()) {
     run.repro_prefix += " --fault " + options_.fault;
     const Fault fault = *ParseFault(options_.fault);

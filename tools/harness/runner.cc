@@ -46,7 +46,7 @@ std::string ReproLine(const CaseInfo& info, const ErasedVariant& variant,
     line += fmt::format(" --axis {}", Quoted(axis + "=" + value));
   }
   line += fmt::format(" --seed {}", options.seed);
-  if (options.ordinary_memory) line += " --ordinary";
+  if (options.ordinary_memory) line += " --memory ordinary";
   return line;
 }
 

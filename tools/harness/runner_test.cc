@@ -381,7 +381,7 @@ TEST(Runner, SaysInOneLineHowToSeeItAgain) {
   EXPECT_EQ(r.repro,
             "shardproof verify --backend thread --ranks 2 --filter "
             "'^toy/all_reduce$' --variant v --axis dtype=f32 --axis count=7 "
-            "--axis in_place=false --seed 9 --ordinary");
+            "--axis in_place=false --seed 9 --memory ordinary");
   EXPECT_EQ(r.repro.find('\n'), std::string::npos);
 }
 
