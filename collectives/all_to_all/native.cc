@@ -10,12 +10,13 @@ Status AllToAllNative(const Communicator& comm, const AllToAllArgs& args) {
       comm,
       {.label = "all_to_all/native", .dtype = args.dtype, .count = args.count});
   SP_RETURN_IF_ERROR(op.status());
-  return comm.Native({.primitive = "all_to_all",
-                      .send = args.send,
-                      .recv = args.recv,
-                      .count = args.count,
-                      .dtype = args.dtype,
-                      .in_place = args.send == args.recv});
+  return comm.Native(
+      {.primitive = "all_to_all",
+       .send = args.send,
+       .recv = args.recv,
+       .count = args.count,
+       .dtype = args.dtype,
+       .in_place = args.send == args.recv && args.send != nullptr});
 }
 
 Status AllToAllVNative(const Communicator& comm, const AllToAllVArgs& args) {
@@ -26,16 +27,17 @@ Status AllToAllVNative(const Communicator& comm, const AllToAllVArgs& args) {
       comm,
       {.label = "all_to_all_v/native", .dtype = args.dtype, .count = total});
   SP_RETURN_IF_ERROR(op.status());
-  return comm.Native({.primitive = "all_to_all_v",
-                      .send = args.send,
-                      .recv = args.recv,
-                      .count = total,
-                      .dtype = args.dtype,
-                      .in_place = args.send == args.recv,
-                      .send_counts = args.send_counts,
-                      .send_offsets = args.send_offsets,
-                      .recv_counts = args.recv_counts,
-                      .recv_offsets = args.recv_offsets});
+  return comm.Native(
+      {.primitive = "all_to_all_v",
+       .send = args.send,
+       .recv = args.recv,
+       .count = total,
+       .dtype = args.dtype,
+       .in_place = args.send == args.recv && args.send != nullptr,
+       .send_counts = args.send_counts,
+       .send_offsets = args.send_offsets,
+       .recv_counts = args.recv_counts,
+       .recv_offsets = args.recv_offsets});
 }
 
 }  // namespace shardproof

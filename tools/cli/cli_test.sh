@@ -72,7 +72,7 @@ expect 'unknown variant' 2 'matches none of' "$shardproof" verify "${tiny[@]}" \
   --variant rings
 expect 'zero ranks' 2 'ranks' "$shardproof" verify --ranks 0
 expect 'more ranks than fit' 2 'at most' "$shardproof" verify --ranks 4000
-expect 'a size that does not fit' 1 'memory|GiB' "$shardproof" verify \
+expect 'a size that does not fit' 6 'memory|GiB' "$shardproof" verify \
   "${tiny[@]}" --axis count=1000000000000 --variant ring
 expect 'unknown backend' 2 'backend' "$shardproof" verify --backend carrier
 expect 'backend not built' 6 'not built' "$shardproof" verify --backend cuda
@@ -160,13 +160,8 @@ if command -v mpirun >/dev/null && "$shardproof" doctor | grep -q 'Open MPI'; th
   expect 'mpi verify' 0 'passed' "${mpi[@]}" "$shardproof" verify "${tiny[@]}" \
     --json mpi.json
   valid_json 'mpi verify' mpi.json
-  expect 'ranks that disagree' 2 'different arguments' mpirun --oversubscribe \
-    --bind-to none -np 1 "$shardproof" verify "${tiny[@]}" : \
-    -np 1 "$shardproof" verify "${tiny[@]}" --seed 7
   expect 'more ranks than started' 2 'mpirun started 3' "${mpi[@]}" \
     "$shardproof" verify "${tiny[@]}" --ranks 4
-  expect 'mpi hang' 124 'rank' "${mpi[@]}" "$shardproof" verify "${tiny[@]}" \
-    --variant ring --fault never_arrive --timeout 1
 fi
 
 if ((failures > 0)); then

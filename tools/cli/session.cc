@@ -56,8 +56,8 @@ ExitCode ExitCodeOf(const Record& record) {
     case Verdict::kUnsupported:
       return kExitPass;
     case Verdict::kNotBuilt:
-      return kExitBackend;
     case Verdict::kFailed:
+      return kExitBackend;
     case Verdict::kIncorrect:
     case Verdict::kSuspect:
       return kExitMismatch;
@@ -296,6 +296,8 @@ ExitCode Session::Finish() {
   std::fflush(stdout);
   // A lost MPI job cannot be finalised: the other processes may be gone.
   if (!world_->healthy() && world_->backend() == "mpi") {
+    // The launcher reports whoever ends first, and only the leader knows why.
+    if (!leader()) sleep(3);
     world_->Terminate(exit_code_);
   }
   return exit_code_;
