@@ -51,6 +51,18 @@ Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype, p.distance);
 }
 
+// In place, direct copies go through staging buffers of 256 KiB, and every piece
+// is a transfer of its own.
+Cost DirectCost(const P& p) {
+  Cost cost = CostOf<SendRecvDirectCost>(p);
+  constexpr int64_t kPieceBytes = int64_t{256} << 10;
+  const int64_t bytes = p.count * SizeOf(p.dtype);
+  if (p.in_place && bytes > 0) {
+    cost.total.messages *= (bytes + kPieceBytes - 1) / kPieceBytes;
+  }
+  return cost;
+}
+
 void Expected(const P& p, const Arithmetic&, const Inputs& in,
               const BlockQuery& query, std::span<Bounded> out) {
   const InputFn input = [&in](int rank, int64_t begin,
@@ -115,7 +127,7 @@ const RegisterCase kSendRecv(Case<P>{
                  {.name = "direct",
                   .bind = Bind<SendRecvDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOf<SendRecvDirectCost>,
+                  .cost = DirectCost,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "message",
                   .bind = Bind<SendRecvMessage>,
