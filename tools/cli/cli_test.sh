@@ -72,7 +72,7 @@ expect 'unknown variant' 2 'matches none of' "$shardproof" verify "${tiny[@]}" \
   --variant rings
 expect 'zero ranks' 2 'ranks' "$shardproof" verify --ranks 0
 expect 'more ranks than fit' 2 'at most' "$shardproof" verify --ranks 4000
-expect 'a size that does not fit' 6 'memory|GiB' "$shardproof" verify \
+expect 'a size that does not fit' 5 'memory|GiB' "$shardproof" verify \
   "${tiny[@]}" --axis count=1000000000000 --variant ring
 expect 'unknown backend' 2 'backend' "$shardproof" verify --backend carrier
 expect 'backend not built' 6 'not built' "$shardproof" verify --backend cuda

@@ -202,6 +202,8 @@ TEST(CheckInputs, FindsConstantsAndPeriods) {
 TEST(CheckInputs, PassesWhatTheGeneratorMakes) {
   for (const Tier tier : {Tier::kExact, Tier::kBounded}) {
     for (const DType dtype : kAllDTypes) {
+      // The runner has no bounded tier for integers.
+      if (tier == Tier::kBounded && IsInteger(dtype)) continue;
       for (const int64_t count : {0, 1, 7, 30, 1000}) {
         for (const ReduceOp op : kAllReduceOps) {
           const Tensors tensors = {
