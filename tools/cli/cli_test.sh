@@ -160,6 +160,11 @@ if command -v mpirun >/dev/null && "$shardproof" doctor | grep -q 'Open MPI'; th
   expect 'mpi verify' 0 'passed' "${mpi[@]}" "$shardproof" verify "${tiny[@]}" \
     --json mpi.json
   valid_json 'mpi verify' mpi.json
+  expect 'ranks that disagree' 2 'different arguments' mpirun --oversubscribe \
+    --bind-to none -np 1 "$shardproof" verify "${tiny[@]}" : \
+    -np 1 "$shardproof" verify "${tiny[@]}" --seed 7
+  expect 'mpi hang' 124 'rank' "${mpi[@]}" "$shardproof" verify "${tiny[@]}" \
+    --variant ring --fault never_arrive --timeout 1
   expect 'more ranks than started' 2 'mpirun started 3' "${mpi[@]}" \
     "$shardproof" verify "${tiny[@]}" --ranks 4
 fi

@@ -214,13 +214,6 @@ std::string InstanceRun::TrafficDiffers(const std::vector<Account>& accounts) {
   record_.traffic->predicted_bytes = cost->total.bytes;
   record_.traffic->predicted_messages = cost->total.messages;
   if (counted == cost->total) return {};
-  // Ordinary memory travels through staging buffers, in as many pieces as it
-  // takes: the same bytes in more messages.
-  if (options_.ordinary_memory && counted.bytes == cost->total.bytes &&
-      counted.messages > cost->total.messages) {
-    record_.traffic->predicted_messages.reset();
-    return {};
-  }
   return fmt::format(
       "{} bytes in {} messages were counted, the cost declares {} in {}",
       counted.bytes, counted.messages, cost->total.bytes, cost->total.messages);
