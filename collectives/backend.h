@@ -70,6 +70,10 @@ class Backend {
   // are exchanged when a collective starts.
   virtual StatusOr<Buffer> Allocate(size_t bytes) = 0;
 
+  // Whether ranks can address all memory of one another, and not only what
+  // Allocate gave.
+  virtual bool SharesAddressSpace() const = 0;
+
   // The flags and slots shared by the ranks, or null where they do not share a node.
   virtual NodeBoard* board() = 0;
 

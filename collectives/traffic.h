@@ -25,6 +25,11 @@ struct Traffic {
   friend bool operator==(const Traffic&, const Traffic&) = default;
 };
 
+// Where the buffers of an operation lie. Direct variants take what peers cannot
+// address (ordinary memory of another process) through staging memory, in
+// chunks: the same bytes in more messages (direct/staged.h).
+enum class Memory { kShared, kOrdinary };
+
 // The cost of one variant of one case, in the terms of the alpha-beta-gamma model:
 //
 //     seconds = alpha_count * alpha + beta_bytes * beta + gamma_bytes * gamma      (along the critical path)

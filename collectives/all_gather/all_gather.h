@@ -82,10 +82,12 @@ Status AllGatherVDirect(const Communicator& comm, const AllGatherVArgs& args);
 Cost AllGatherRingCost(int ranks, int64_t count, DType dtype);
 Cost AllGatherRecursiveDoublingCost(int ranks, int64_t count, DType dtype);
 Cost AllGatherBruckCost(int ranks, int64_t count, DType dtype);
-Cost AllGatherDirectCost(int ranks, int64_t count, DType dtype);
+Cost AllGatherDirectCost(int ranks, int64_t count, DType dtype,
+                         Memory memory = Memory::kShared);
 Cost AllGatherVRingCost(std::span<const int64_t> counts, DType dtype);
 Cost AllGatherVBruckCost(std::span<const int64_t> counts, DType dtype);
-Cost AllGatherVDirectCost(std::span<const int64_t> counts, DType dtype);
+Cost AllGatherVDirectCost(std::span<const int64_t> counts, DType dtype,
+                          Memory memory = Memory::kShared);
 
 }  // namespace shardproof
 

@@ -21,6 +21,7 @@ struct P {
   int64_t count = 0;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 struct PV {
@@ -29,6 +30,7 @@ struct PV {
   bool gaps = false;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 Layout LayoutOf(const P& p) { return Layout::Even(p.ranks, p.count); }
@@ -83,9 +85,19 @@ Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype);
 }
 
+template <Cost (*kCost)(int, int64_t, DType, Memory)>
+Cost DirectCostOf(const P& p) {
+  return kCost(p.ranks, p.count, p.dtype, p.memory);
+}
+
 template <Cost (*kCost)(std::span<const int64_t>, DType)>
 Cost CostOfV(const PV& p) {
   return kCost(LayoutOf(p).counts, p.dtype);
+}
+
+template <Cost (*kCost)(std::span<const int64_t>, DType, Memory)>
+Cost DirectCostOfV(const PV& p) {
+  return kCost(LayoutOf(p).counts, p.dtype, p.memory);
 }
 
 template <class Params>
@@ -212,7 +224,7 @@ const RegisterCase kAllGather(Case<P>{
                  {.name = "direct",
                   .bind = Bind<AllGatherDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOf<AllGatherDirectCost>,
+                  .cost = DirectCostOf<AllGatherDirectCost>,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "ring",
                   .bind = Bind<AllGatherRing>,
@@ -258,7 +270,7 @@ const RegisterCase kAllGatherV(Case<PV>{
                  {.name = "direct",
                   .bind = BindV<AllGatherVDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOfV<AllGatherVDirectCost>,
+                  .cost = DirectCostOfV<AllGatherVDirectCost>,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "ring",
                   .bind = BindV<AllGatherVRing>,

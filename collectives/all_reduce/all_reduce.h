@@ -88,9 +88,12 @@ Cost AllReduceRecursiveDoublingCost(int ranks, int64_t count, DType dtype);
 Cost AllReduceRabenseifnerCost(int ranks, int64_t count, DType dtype);
 Cost AllReduceHierarchicalCost(const Topology& topology, int64_t count,
                                DType dtype);
-Cost AllReduceOneShotCost(int ranks, int64_t count, DType dtype);
-Cost AllReduceTwoShotCost(int ranks, int64_t count, DType dtype);
-Cost AllReduceDirectCost(int ranks, int64_t count, DType dtype);
+Cost AllReduceOneShotCost(int ranks, int64_t count, DType dtype,
+                          Memory memory = Memory::kShared);
+Cost AllReduceTwoShotCost(int ranks, int64_t count, DType dtype,
+                          Memory memory = Memory::kShared);
+Cost AllReduceDirectCost(int ranks, int64_t count, DType dtype,
+                         Memory memory = Memory::kShared);
 
 // --- Arithmetic --------------------------------------------------------------
 // The additions and roundings on the path of one contribution, for bounds. The

@@ -23,6 +23,7 @@ struct P {
   ReduceOp op = ReduceOp::kSum;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 int64_t Bytes(const P& p) { return p.count * SizeOf(p.dtype); }
@@ -55,6 +56,11 @@ StatusOr<Operation> BindAuto(const P& p, RankContext& context) {
 template <Cost (*kCost)(int, int64_t, DType)>
 Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype);
+}
+
+template <Cost (*kCost)(int, int64_t, DType, Memory)>
+Cost DirectCostOf(const P& p) {
+  return kCost(p.ranks, p.count, p.dtype, p.memory);
 }
 
 template <Arithmetic (*kArithmetic)(int, DType, ReduceOp)>
@@ -194,17 +200,17 @@ const RegisterCase kAllReduce(Case<P>{
          {.name = "direct",
           .bind = Bind<AllReduceDirect>,
           .needs = kSharedMemory,
-          .cost = CostOf<AllReduceDirectCost>,
+          .cost = DirectCostOf<AllReduceDirectCost>,
           .note = "one_shot or two_shot, by size"},
          {.name = "one_shot",
           .bind = Bind<AllReduceOneShot>,
           .needs = kSharedMemory,
-          .cost = CostOf<AllReduceOneShotCost>,
+          .cost = DirectCostOf<AllReduceOneShotCost>,
           .note = "every rank folds all inputs, in rank order"},
          {.name = "two_shot",
           .bind = Bind<AllReduceTwoShot>,
           .needs = kSharedMemory,
-          .cost = CostOf<AllReduceTwoShotCost>,
+          .cost = DirectCostOf<AllReduceTwoShotCost>,
           .note = "every rank folds its slice and stores it to all outputs"},
          {.name = "ring",
           .bind = Bind<AllReduceRing>,

@@ -77,11 +77,12 @@ Status AllToAllVDirect(const Communicator& comm, const AllToAllVArgs& args);
 
 Cost AllToAllPairwiseCost(int ranks, int64_t count, DType dtype);
 Cost AllToAllBruckCost(int ranks, int64_t count, DType dtype);
-Cost AllToAllDirectCost(int ranks, int64_t count, DType dtype);
+Cost AllToAllDirectCost(int ranks, int64_t count, DType dtype,
+                        Memory memory = Memory::kShared);
 Cost AllToAllVPairwiseCost(int ranks, std::span<const int64_t> counts,
                            DType dtype);
 Cost AllToAllVDirectCost(int ranks, std::span<const int64_t> counts,
-                         DType dtype);
+                         DType dtype, Memory memory = Memory::kShared);
 
 }  // namespace shardproof
 

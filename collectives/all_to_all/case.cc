@@ -20,6 +20,7 @@ struct P {
   int64_t count = 0;  // Between each pair of ranks.
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 struct PV {
@@ -27,6 +28,7 @@ struct PV {
   int64_t count = 0;  // Of the largest block, about.
   bool gaps = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 AllToAllLayout LayoutOf(const P& p) {
@@ -106,13 +108,28 @@ Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype);
 }
 
-template <Cost (*kCost)(int, std::span<const int64_t>, DType)>
-Cost CostOfV(const PV& p) {
+template <Cost (*kCost)(int, int64_t, DType, Memory)>
+Cost DirectCostOf(const P& p) {
+  return kCost(p.ranks, p.count, p.dtype, p.memory);
+}
+
+// How much each rank sends to each, row by row.
+std::vector<int64_t> PairCounts(const PV& p) {
   std::vector<int64_t> counts;
   for (const Layout& one : LayoutOf(p).send) {
     counts.insert(counts.end(), one.counts.begin(), one.counts.end());
   }
-  return kCost(p.ranks, counts, p.dtype);
+  return counts;
+}
+
+template <Cost (*kCost)(int, std::span<const int64_t>, DType)>
+Cost CostOfV(const PV& p) {
+  return kCost(p.ranks, PairCounts(p), p.dtype);
+}
+
+template <Cost (*kCost)(int, std::span<const int64_t>, DType, Memory)>
+Cost DirectCostOfV(const PV& p) {
+  return kCost(p.ranks, PairCounts(p), p.dtype, p.memory);
 }
 
 template <class Params>
@@ -236,7 +253,7 @@ const RegisterCase kAllToAll(Case<P>{
                  {.name = "direct",
                   .bind = Bind<AllToAllDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOf<AllToAllDirectCost>,
+                  .cost = DirectCostOf<AllToAllDirectCost>,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "pairwise",
                   .bind = Bind<AllToAllPairwise>,
@@ -291,7 +308,7 @@ const RegisterCase kAllToAllV(Case<PV>{
                  {.name = "direct",
                   .bind = BindV<AllToAllVDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOfV<AllToAllVDirectCost>,
+                  .cost = DirectCostOfV<AllToAllVDirectCost>,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "pairwise",
                   .bind = BindV<AllToAllVPairwise>,

@@ -127,8 +127,9 @@ Status AllToAllVDirect(const Communicator& comm, const AllToAllVArgs& args) {
                           .count = out.Total()});
   SP_RETURN_IF_ERROR(op.status());
   const int rank = comm.rank();
-  SP_ASSIGN_OR_RETURN(Agreement agreement,
-                      Agree(comm, out, in, args.send == args.recv));
+  SP_ASSIGN_OR_RETURN(
+      Agreement agreement,
+      Agree(comm, out, in, args.send != nullptr && args.send == args.recv));
   const direct::Ends ends = {args.send, out, args.recv, in, args.dtype};
   SP_ASSIGN_OR_RETURN(const Peers peers, comm.Meet(ends.offer()));
   if (peers.AllShared() && !agreement.any_in_place) {

@@ -58,7 +58,8 @@ Status BroadcastDirect(const Communicator& comm, const BroadcastArgs& args);
 Cost BroadcastBinomialCost(int ranks, int64_t count, DType dtype);
 Cost BroadcastScatterAllGatherCost(int ranks, int64_t count, DType dtype);
 Cost BroadcastChainCost(int ranks, int64_t count, DType dtype);
-Cost BroadcastDirectCost(int ranks, int64_t count, DType dtype);
+Cost BroadcastDirectCost(int ranks, int64_t count, DType dtype,
+                         Memory memory = Memory::kShared);
 
 }  // namespace shardproof
 

@@ -18,6 +18,7 @@ struct P {
   int root = 0;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 int64_t Bytes(const P& p) { return p.count * SizeOf(p.dtype); }
@@ -46,6 +47,11 @@ StatusOr<Operation> BindAuto(const P& p, RankContext& context) {
 template <Cost (*kCost)(int, int64_t, DType)>
 Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype);
+}
+
+template <Cost (*kCost)(int, int64_t, DType, Memory)>
+Cost DirectCostOf(const P& p) {
+  return kCost(p.ranks, p.count, p.dtype, p.memory);
 }
 
 void Expected(const P& p, const Arithmetic&, const Inputs& in,
@@ -108,7 +114,7 @@ const RegisterCase kBroadcast(Case<P>{
                  {.name = "direct",
                   .bind = Bind<BroadcastDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOf<BroadcastDirectCost>,
+                  .cost = DirectCostOf<BroadcastDirectCost>,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "binomial",
                   .bind = Bind<BroadcastBinomial>,

@@ -6,9 +6,12 @@
 #define SHARDPROOF_COLLECTIVES_DIRECT_COST_H_
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "collectives/chunks.h"
+#include "collectives/direct/cut.h"
 #include "collectives/traffic.h"
 #include "reference/dtype.h"
 
@@ -47,6 +50,25 @@ inline Cost EachBlockOnce(const Blocks& blocks, DType dtype, int root) {
     cost.alpha_count = 1;
   }
   return cost;
+}
+
+// The cost of an operation whose ranks have `parts` blocks, `blocks` among them,
+// on the side that has more: cost_of(blocks), or, in ordinary memory, that of the
+// blocks of every chunk, one after another.
+template <class CostOf>
+Cost InMemory(Memory memory, const Blocks& blocks, int parts, DType dtype,
+              const CostOf& cost_of) {
+  if (memory == Memory::kShared) return cost_of(blocks);
+  const Cut cut = Cut::Of(parts, blocks.Largest(), dtype, ChunkSize::kSmall);
+  std::vector<int64_t> counts(static_cast<size_t>(blocks.parts()));
+  Cost sum;
+  for (int64_t c = 0; c < cut.chunks; ++c) {
+    for (int i = 0; i < blocks.parts(); ++i) {
+      counts[static_cast<size_t>(i)] = cut.CountIn(c, blocks.Count(i));
+    }
+    sum += cost_of(Blocks::Listed(counts));
+  }
+  return sum;
 }
 
 }  // namespace shardproof::direct

@@ -8,20 +8,6 @@
 namespace shardproof::direct {
 namespace {
 
-// Of one rank's staging memory for the blocks of one chunk, sent or received:
-// small enough to stay in a second-level cache, large enough to make a flag
-// round cheap.
-constexpr int64_t kChunkBytes = int64_t{256} << 10;
-// Chunks begin at cache lines for every type.
-constexpr int64_t kChunkGranule = 64;
-
-// How a rank's blocks are cut: chunks of `elements` per block, in `places` places
-// of staging memory.
-struct Cut {
-  int64_t elements;
-  int64_t places;
-};
-
 // One side's blocks, in memory and in staging.
 class Side {
  public:
@@ -39,11 +25,10 @@ class Side {
 
   // Where chunk `c` lies in staging memory. Valid until the next call.
   Blocks Staged(int64_t c) {
-    const int64_t m = cut_.elements;
     for (int i = 0; i < blocks_.parts(); ++i) {
       const auto at = static_cast<size_t>(i);
-      counts_[at] = std::clamp(blocks_.Count(i) - c * m, int64_t{0}, m);
-      offsets_[at] = (c % cut_.places * blocks_.parts() + i) * m;
+      counts_[at] = cut_.CountIn(c, blocks_.Count(i));
+      offsets_[at] = (c % cut_.places * blocks_.parts() + i) * cut_.elements;
     }
     return Blocks::Listed(counts_, offsets_);
   }
@@ -90,25 +75,14 @@ StatusOr<int64_t> LongestBlock(const Communicator& comm, const Ends& ends) {
   return longest;
 }
 
-Cut CutBlocks(const Ends& ends, int64_t longest, ChunkSize chunk_size) {
-  const int parts =
-      std::max(ends.send_blocks.parts(), ends.recv_blocks.parts());
-  const int64_t wanted =
-      chunk_size == ChunkSize::kWhole
-          ? longest
-          : std::min(longest, kChunkBytes / SizeOf(ends.dtype) / parts);
-  // Rounded up to whole granules.
-  const int64_t granules = (wanted + kChunkGranule - 1) / kChunkGranule;
-  const int64_t elements = std::max<int64_t>(granules, 1) * kChunkGranule;
-  return {.elements = elements, .places = longest > elements ? 2 : 1};
-}
-
 }  // namespace
 
 Status RunStaged(const Communicator& comm, const Ends& ends,
                  const std::function<Core>& core, ChunkSize chunk_size) {
   SP_ASSIGN_OR_RETURN(const int64_t longest, LongestBlock(comm, ends));
-  const Cut cut = CutBlocks(ends, longest, chunk_size);
+  const Cut cut =
+      Cut::Of(std::max(ends.send_blocks.parts(), ends.recv_blocks.parts()),
+              longest, ends.dtype, chunk_size);
   Side send(ends.send_blocks, ends.dtype, cut);
   Side recv(ends.recv_blocks, ends.dtype, cut);
   SP_ASSIGN_OR_RETURN(const std::span<std::byte> staging,
@@ -119,15 +93,14 @@ Status RunStaged(const Communicator& comm, const Ends& ends,
       const Peers peers,
       comm.Meet({staged_send, send.bytes(), staged_recv, recv.bytes()}));
 
-  const int64_t chunks = (longest + cut.elements - 1) / cut.elements;
   const auto copy_in = [&](int64_t c) {
-    if (ends.send != nullptr && c < chunks) {
+    if (ends.send != nullptr && c < cut.chunks) {
       send.CopyIn(c, ends.send, staged_send);
     }
   };
   copy_in(0);
   SP_RETURN_IF_ERROR(comm.Sync());
-  for (int64_t c = 0; c < chunks; ++c) {
+  for (int64_t c = 0; c < cut.chunks; ++c) {
     const Blocks out = send.Staged(c), in = recv.Staged(c);
     SP_RETURN_IF_ERROR(core(peers, out, in));
     copy_in(c + 1);

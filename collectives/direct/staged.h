@@ -30,6 +30,7 @@
 
 #include "collectives/chunks.h"
 #include "collectives/communicator.h"
+#include "collectives/direct/cut.h"
 #include "reference/dtype.h"
 #include "reference/status.h"
 
@@ -58,11 +59,6 @@ struct Ends {
 // core(peers, send_blocks, recv_blocks): where blocks lie in what each peer
 // offers. Must not call the communicator.
 using Core = Status(const Peers&, const Blocks&, const Blocks&);
-
-// kSmall keeps staging memory within the caches. With kWhole there is one chunk:
-// all inputs are copied before any output is written, as operations in place
-// need whose outputs do not lie where their inputs did.
-enum class ChunkSize { kSmall, kWhole };
 
 // The staged form, whether or not memory is shared.
 Status RunStaged(const Communicator& comm, const Ends& ends,

@@ -20,6 +20,7 @@ struct P {
   int root = 0;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 struct PV {
@@ -29,6 +30,7 @@ struct PV {
   int root = 0;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 Layout LayoutOf(const P& p) { return Layout::Even(p.ranks, p.count); }
@@ -87,9 +89,19 @@ Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype);
 }
 
+template <Cost (*kCost)(int, int64_t, DType, Memory)>
+Cost DirectCostOf(const P& p) {
+  return kCost(p.ranks, p.count, p.dtype, p.memory);
+}
+
 template <Cost (*kCost)(std::span<const int64_t>, DType, int)>
 Cost CostOfV(const PV& p) {
   return kCost(LayoutOf(p).counts, p.dtype, p.root);
+}
+
+template <Cost (*kCost)(std::span<const int64_t>, DType, int, Memory)>
+Cost DirectCostOfV(const PV& p) {
+  return kCost(LayoutOf(p).counts, p.dtype, p.root, p.memory);
 }
 
 template <class Params>
@@ -199,7 +211,7 @@ const RegisterCase kGather(Case<P>{
                  {.name = "direct",
                   .bind = Bind<GatherDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOf<GatherDirectCost>,
+                  .cost = DirectCostOf<GatherDirectCost>,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "binomial",
                   .bind = Bind<GatherBinomial>,
@@ -249,7 +261,7 @@ const RegisterCase kGatherV(Case<PV>{
                  {.name = "direct",
                   .bind = BindV<GatherVDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOfV<GatherVDirectCost>,
+                  .cost = DirectCostOfV<GatherVDirectCost>,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "binomial",
                   .bind = BindV<GatherVBinomial>,

@@ -76,11 +76,13 @@ Status GatherVDirect(const Communicator& comm, const GatherVArgs& args);
 
 Cost GatherBinomialCost(int ranks, int64_t count, DType dtype);
 Cost GatherLinearCost(int ranks, int64_t count, DType dtype);
-Cost GatherDirectCost(int ranks, int64_t count, DType dtype);
+Cost GatherDirectCost(int ranks, int64_t count, DType dtype,
+                      Memory memory = Memory::kShared);
 Cost GatherVBinomialCost(std::span<const int64_t> counts, DType dtype,
                          int root);
 Cost GatherVLinearCost(std::span<const int64_t> counts, DType dtype, int root);
-Cost GatherVDirectCost(std::span<const int64_t> counts, DType dtype, int root);
+Cost GatherVDirectCost(std::span<const int64_t> counts, DType dtype, int root,
+                       Memory memory = Memory::kShared);
 
 }  // namespace shardproof
 

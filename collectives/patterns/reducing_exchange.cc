@@ -113,6 +113,11 @@ Arithmetic ExchangeArithmetic(int ranks, DType dtype, ReduceOp op,
   Arithmetic arithmetic = Arithmetic::For(dtype, ranks);
   arithmetic.depth = additions;
   arithmetic.wire_roundings = additions + (op == ReduceOp::kPremulSum ? 1 : 0);
+  // A sum carries the roundings of a contribution's own path. In a product the
+  // relative errors of both operands multiply, whatever the tree.
+  if (op == ReduceOp::kProd) {
+    arithmetic.depth = arithmetic.wire_roundings = std::max(ranks - 1, 1);
+  }
   return arithmetic;
 }
 

@@ -21,6 +21,7 @@ struct P {
   int root = 0;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 int64_t Bytes(const P& p) { return p.count * SizeOf(p.dtype); }
@@ -54,6 +55,11 @@ StatusOr<Operation> BindAuto(const P& p, RankContext& context) {
 template <Cost (*kCost)(int, int64_t, DType)>
 Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype);
+}
+
+template <Cost (*kCost)(int, int64_t, DType, Memory)>
+Cost DirectCostOf(const P& p) {
+  return kCost(p.ranks, p.count, p.dtype, p.memory);
 }
 
 template <Arithmetic (*kArithmetic)(int, DType, ReduceOp)>
@@ -144,7 +150,7 @@ const RegisterCase kReduce(Case<P>{
          {.name = "direct",
           .bind = Bind<ReduceDirect>,
           .needs = kSharedMemory,
-          .cost = CostOf<ReduceDirectCost>,
+          .cost = DirectCostOf<ReduceDirectCost>,
           .note = "every rank folds its slice and stores it at the root"},
          {.name = "binomial",
           .bind = Bind<ReduceBinomial>,

@@ -3,19 +3,13 @@
 #include "collectives/reduce/reduce.h"
 
 namespace shardproof {
+namespace {
 
-Cost ReduceDirectCost(int ranks, int64_t count, DType dtype) {
+// Each slice is loaded from all others, and stored at the root unless it is the
+// root's own, the first.
+Cost InSlices(int ranks, int64_t count, DType dtype) {
   Cost cost;
-  if (ranks == 1) return cost;
   cost.alpha_count = 1;
-  if (ReduceIsEager(count, dtype)) {
-    cost.total = direct::Accesses(ranks - 1, count, dtype);
-    cost.beta_bytes = static_cast<double>(cost.total.bytes);
-    cost.gamma_bytes = cost.beta_bytes;
-    return cost;
-  }
-  // Each slice is loaded from all others, and stored at the root unless it is the
-  // root's own, the first.
   for (int d = 0; d < ranks; ++d) {
     const int64_t slice = direct::Slice(count, dtype, ranks, d).count;
     cost.total += direct::Accesses(d == 0 ? ranks - 1 : ranks, slice, dtype);
@@ -25,6 +19,23 @@ Cost ReduceDirectCost(int ranks, int64_t count, DType dtype) {
   cost.beta_bytes = ranks * longest;
   cost.gamma_bytes = (ranks - 1) * longest;
   return cost;
+}
+
+}  // namespace
+
+Cost ReduceDirectCost(int ranks, int64_t count, DType dtype, Memory memory) {
+  Cost cost;
+  if (ranks == 1) return cost;
+  if (ReduceIsEager(count, dtype)) {
+    cost.alpha_count = 1;
+    cost.total = direct::Accesses(ranks - 1, count, dtype);
+    cost.beta_bytes = static_cast<double>(cost.total.bytes);
+    cost.gamma_bytes = cost.beta_bytes;
+    return cost;
+  }
+  return direct::InMemory(
+      memory, Blocks::Even(count, 1), 1, dtype,
+      [&](const Blocks& b) { return InSlices(ranks, b.Count(0), dtype); });
 }
 
 }  // namespace shardproof

@@ -63,7 +63,8 @@ Status ReduceDirect(const Communicator& comm, const ReduceArgs& args);
 
 Cost ReduceBinomialCost(int ranks, int64_t count, DType dtype);
 Cost ReduceScatterGatherCost(int ranks, int64_t count, DType dtype);
-Cost ReduceDirectCost(int ranks, int64_t count, DType dtype);
+Cost ReduceDirectCost(int ranks, int64_t count, DType dtype,
+                      Memory memory = Memory::kShared);
 
 // --- Arithmetic --------------------------------------------------------------
 // The additions and roundings on the path of one contribution, for bounds. The

@@ -23,6 +23,7 @@ struct P {
   ReduceOp op = ReduceOp::kSum;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 struct PV {
@@ -31,6 +32,7 @@ struct PV {
   ReduceOp op = ReduceOp::kSum;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 Layout LayoutOf(const P& p) { return Layout::Even(p.ranks, p.count); }
@@ -100,9 +102,19 @@ Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype);
 }
 
+template <Cost (*kCost)(int, int64_t, DType, Memory)>
+Cost DirectCostOf(const P& p) {
+  return kCost(p.ranks, p.count, p.dtype, p.memory);
+}
+
 template <Cost (*kCost)(std::span<const int64_t>, DType)>
 Cost CostOfV(const PV& p) {
   return kCost(LayoutOf(p).counts, p.dtype);
+}
+
+template <Cost (*kCost)(std::span<const int64_t>, DType, Memory)>
+Cost DirectCostOfV(const PV& p) {
+  return kCost(LayoutOf(p).counts, p.dtype, p.memory);
 }
 
 template <class Params, Arithmetic (*kArithmetic)(int, DType, ReduceOp)>
@@ -279,7 +291,7 @@ const RegisterCase kReduceScatter(Case<P>{
          {.name = "direct",
           .bind = Bind<ReduceScatterDirect>,
           .needs = kSharedMemory,
-          .cost = CostOf<ReduceScatterDirectCost>,
+          .cost = DirectCostOf<ReduceScatterDirectCost>,
           .note = "every rank folds its block of all inputs, in rank order"},
          {.name = "ring",
           .bind = Bind<ReduceScatterRing>,
@@ -334,7 +346,7 @@ const RegisterCase kReduceScatterV(Case<PV>{
          {.name = "direct",
           .bind = BindV<ReduceScatterVDirect>,
           .needs = kSharedMemory,
-          .cost = CostOfV<ReduceScatterVDirectCost>,
+          .cost = DirectCostOfV<ReduceScatterVDirectCost>,
           .note = "every rank folds its block of all inputs, in rank order"},
          {.name = "ring",
           .bind = BindV<ReduceScatterVRing>,

@@ -102,11 +102,13 @@ Status ReduceScatterVDirect(const Communicator& comm,
 Cost ReduceScatterRingCost(int ranks, int64_t count, DType dtype);
 Cost ReduceScatterPairwiseCost(int ranks, int64_t count, DType dtype);
 Cost ReduceScatterHalvingCost(int ranks, int64_t count, DType dtype);
-Cost ReduceScatterDirectCost(int ranks, int64_t count, DType dtype);
+Cost ReduceScatterDirectCost(int ranks, int64_t count, DType dtype,
+                             Memory memory = Memory::kShared);
 Cost ReduceScatterVRingCost(std::span<const int64_t> counts, DType dtype);
 Cost ReduceScatterVPairwiseCost(std::span<const int64_t> counts, DType dtype);
 Cost ReduceScatterVHalvingCost(std::span<const int64_t> counts, DType dtype);
-Cost ReduceScatterVDirectCost(std::span<const int64_t> counts, DType dtype);
+Cost ReduceScatterVDirectCost(std::span<const int64_t> counts, DType dtype,
+                              Memory memory = Memory::kShared);
 
 // --- Arithmetic --------------------------------------------------------------
 // The additions and roundings on the path of one contribution, for bounds. The

@@ -21,6 +21,7 @@ struct P {
   int root = 0;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 struct PV {
@@ -30,6 +31,7 @@ struct PV {
   int root = 0;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 Layout LayoutOf(const P& p) { return Layout::Even(p.ranks, p.count); }
@@ -88,9 +90,19 @@ Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype);
 }
 
+template <Cost (*kCost)(int, int64_t, DType, Memory)>
+Cost DirectCostOf(const P& p) {
+  return kCost(p.ranks, p.count, p.dtype, p.memory);
+}
+
 template <Cost (*kCost)(std::span<const int64_t>, DType, int)>
 Cost CostOfV(const PV& p) {
   return kCost(LayoutOf(p).counts, p.dtype, p.root);
+}
+
+template <Cost (*kCost)(std::span<const int64_t>, DType, int, Memory)>
+Cost DirectCostOfV(const PV& p) {
+  return kCost(LayoutOf(p).counts, p.dtype, p.root, p.memory);
 }
 
 template <class Params>
@@ -195,7 +207,7 @@ const RegisterCase kScatter(Case<P>{
                  {.name = "direct",
                   .bind = Bind<ScatterDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOf<ScatterDirectCost>,
+                  .cost = DirectCostOf<ScatterDirectCost>,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "binomial",
                   .bind = Bind<ScatterBinomial>,
@@ -245,7 +257,7 @@ const RegisterCase kScatterV(Case<PV>{
                  {.name = "direct",
                   .bind = BindV<ScatterVDirect>,
                   .needs = kSharedMemory,
-                  .cost = CostOfV<ScatterVDirectCost>,
+                  .cost = DirectCostOfV<ScatterVDirectCost>,
                   .note = "copies between the ranks' own buffers"},
                  {.name = "binomial",
                   .bind = BindV<ScatterVBinomial>,

@@ -76,11 +76,13 @@ Status ScatterVDirect(const Communicator& comm, const ScatterVArgs& args);
 
 Cost ScatterBinomialCost(int ranks, int64_t count, DType dtype);
 Cost ScatterLinearCost(int ranks, int64_t count, DType dtype);
-Cost ScatterDirectCost(int ranks, int64_t count, DType dtype);
+Cost ScatterDirectCost(int ranks, int64_t count, DType dtype,
+                       Memory memory = Memory::kShared);
 Cost ScatterVBinomialCost(std::span<const int64_t> counts, DType dtype,
                           int root);
 Cost ScatterVLinearCost(std::span<const int64_t> counts, DType dtype, int root);
-Cost ScatterVDirectCost(std::span<const int64_t> counts, DType dtype, int root);
+Cost ScatterVDirectCost(std::span<const int64_t> counts, DType dtype, int root,
+                        Memory memory = Memory::kShared);
 
 }  // namespace shardproof
 

@@ -18,6 +18,7 @@ struct P {
   int distance = 1;
   bool in_place = false;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 int64_t Bytes(const P& p) { return p.count * SizeOf(p.dtype); }
@@ -51,16 +52,10 @@ Cost CostOf(const P& p) {
   return kCost(p.ranks, p.count, p.dtype, p.distance);
 }
 
-// In place, direct copies go through staging buffers of 256 KiB, and every piece
-// is a transfer of its own.
+// In place, everything goes through staging memory.
 Cost DirectCost(const P& p) {
-  Cost cost = CostOf<SendRecvDirectCost>(p);
-  constexpr int64_t kPieceBytes = int64_t{256} << 10;
-  const int64_t bytes = p.count * SizeOf(p.dtype);
-  if (p.in_place && bytes > 0) {
-    cost.total.messages *= (bytes + kPieceBytes - 1) / kPieceBytes;
-  }
-  return cost;
+  return SendRecvDirectCost(p.ranks, p.count, p.dtype, p.distance,
+                            p.in_place ? Memory::kOrdinary : p.memory);
 }
 
 void Expected(const P& p, const Arithmetic&, const Inputs& in,

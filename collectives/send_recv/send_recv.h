@@ -50,7 +50,8 @@ Status SendRecvDirect(const Communicator& comm, const SendRecvArgs& args);
 // The cost of a shift by `distance` (0: every rank keeps its own) of `count`
 // elements of `dtype` by each of `ranks` ranks.
 Cost SendRecvMessageCost(int ranks, int64_t count, DType dtype, int distance);
-Cost SendRecvDirectCost(int ranks, int64_t count, DType dtype, int distance);
+Cost SendRecvDirectCost(int ranks, int64_t count, DType dtype, int distance,
+                        Memory memory = Memory::kShared);
 
 }  // namespace shardproof
 

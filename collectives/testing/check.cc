@@ -97,9 +97,13 @@ Status Check(const Communicator& comm, const CollectiveCheck& check) {
   std::vector<Bounded> expected(static_cast<size_t>(check.recv_count),
                                 Bounded{kUntouched});
   const std::vector<double> input = InputOf(check, rank);
-  if (in_place && recv_longer) {  // What is not written is still the input.
-    for (size_t i = 0; i < input.size(); ++i) {
-      expected[static_cast<size_t>(send_at) + i].value = input[i];
+  // In place, what is not written is still the input. One of the two offsets
+  // is 0.
+  for (size_t i = 0; in_place && i < expected.size(); ++i) {
+    const size_t at = static_cast<size_t>(recv_at) + i;
+    const auto from = static_cast<size_t>(send_at);
+    if (at >= from && at - from < input.size()) {
+      expected[i].value = input[at - from];
     }
   }
   check.expected(expected);

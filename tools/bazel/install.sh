@@ -15,6 +15,12 @@ say() { echo "$@" >&2; }
 
 is_there() {
   local probe=$1 folder
+  if [[ $probe == *.so ]]; then
+    for folder in /usr/lib /usr/local/lib /usr/lib/*-linux-gnu ${LIBRARY_PATH:+${LIBRARY_PATH//:/ }}; do
+      [[ -e $folder/$probe ]] && return
+    done
+    return 1
+  fi
   [[ $probe != *.h* ]] && { command -v "$probe" >/dev/null; return; }
   for folder in /usr/include /usr/local/include /usr/include/*-linux-gnu ${CPATH:+${CPATH//:/ }}; do
     [[ -e $folder/$probe ]] && return

@@ -151,7 +151,7 @@ void Processor() {
   Line("SIMD", fmt::format("{} (the first is used)", fmt::join(targets, ", ")));
 }
 
-void Memory() {
+void ShowMemory() {
   Section("memory");
   Line("available", FormatBytes(AvailableMemory()));
   struct statvfs shm = {};
@@ -226,7 +226,7 @@ void Libraries() {
 ExitCode RunDoctor(const Options& /*options*/) {
   Backends();
   Processor();
-  Memory();
+  ShowMemory();
   Libraries();
   return kExitPass;
 }

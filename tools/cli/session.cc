@@ -34,18 +34,23 @@ std::string BackendOf(const Options& options) {
 // Ranks of one job must have been started alike: a different filter on one of
 // them would leave the others waiting in a collective forever.
 Status AgreeOnArguments(World& world, const std::string& command_line) {
-  return world.Run(world.max_ranks(), [&](const Communicator& comm) -> Status {
-    SP_ASSIGN_OR_RETURN(const std::vector<std::string> all,
-                        comm.ExchangeControl(command_line));
-    for (size_t r = 1; r < all.size(); ++r) {
-      if (all[r] != all[0]) {
-        return InvalidArgument(
-            "ranks 0 and {} were given different arguments: \"{}\" and \"{}\"",
-            r, all[0], all[r]);
-      }
-    }
-    return Status();
-  });
+  // Every rank finds the same, so none has to be told: the exchange itself
+  // has not failed.
+  Status found;
+  SP_RETURN_IF_ERROR(
+      world.Run(world.max_ranks(), [&](const Communicator& comm) -> Status {
+        SP_ASSIGN_OR_RETURN(const std::vector<std::string> all,
+                            comm.ExchangeControl(command_line));
+        for (size_t r = 1; r < all.size() && found.ok(); ++r) {
+          if (all[r] == all[0]) continue;
+          found = InvalidArgument(
+              "ranks 0 and {} were given different arguments: \"{}\" and "
+              "\"{}\"",
+              r, all[0], all[r]);
+        }
+        return OkStatus();
+      }));
+  return found;
 }
 
 }  // namespace

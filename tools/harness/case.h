@@ -41,7 +41,8 @@
 //
 // P is an aggregate with an `int ranks`, set by the harness; every other member
 // that an axis names is set from the axes; the rest keeps its default or is set
-// by `.workload`.
+// by `.workload`. Where costs depend on it, P also has a `Memory memory`, which
+// is set before the cost is asked for.
 #ifndef SHARDPROOF_TOOLS_HARNESS_CASE_H_
 #define SHARDPROOF_TOOLS_HARNESS_CASE_H_
 

@@ -93,7 +93,9 @@ ErasedVariant EraseVariant(const Variant<P>& v) {
   };
   out.cost = [cost = v.cost](const Instance& i) -> std::optional<Cost> {
     if (!cost) return std::nullopt;
-    return cost(Params<P>(i));
+    P p = Params<P>(i);
+    if constexpr (requires { p.memory; }) p.memory = i.memory;
+    return cost(p);
   };
   out.arithmetic = [arithmetic = v.arithmetic](
                        const Instance& i) -> std::optional<Arithmetic> {

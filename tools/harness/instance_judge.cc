@@ -199,6 +199,14 @@ std::string InstanceRun::ReplicasDiffer(
   return {};
 }
 
+std::optional<Cost> InstanceRun::DeclaredCost() const {
+  Instance placed = instance_;
+  if (options_.ordinary_memory && !comm_.backend().SharesAddressSpace()) {
+    placed.memory = Memory::kOrdinary;
+  }
+  return variant_.cost(placed);
+}
+
 std::string InstanceRun::TrafficDiffers(const std::vector<Account>& accounts) {
   Traffic counted;
   bool ran = false;
@@ -209,7 +217,7 @@ std::string InstanceRun::TrafficDiffers(const std::vector<Account>& accounts) {
   if (!ran) return {};  // RunAsIs counts nothing.
   record_.traffic =
       Record::Traffic{.bytes = counted.bytes, .messages = counted.messages};
-  const std::optional<Cost> cost = variant_.cost(instance_);
+  const std::optional<Cost> cost = DeclaredCost();
   if (!cost.has_value()) return {};
   record_.traffic->predicted_bytes = cost->total.bytes;
   record_.traffic->predicted_messages = cost->total.messages;
@@ -312,7 +320,7 @@ void InstanceRun::NoteTime(const Timing& timing) {
   if (median > 0 && flops > 0) record_.gflops = flops / median * 1e-3;
   if (options_.rates.has_value()) {
     const MachineRates& rates = *options_.rates;
-    if (const auto cost = variant_.cost(instance_)) {
+    if (const auto cost = DeclaredCost()) {
       record_.predicted_us = rates.PredictUs(*cost);
     }
     record_.floor_us = rates.FloorUs(info_.floor(instance_));

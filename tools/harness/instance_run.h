@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,6 +60,8 @@ class InstanceRun {
                        std::string_view when);
   bool JudgeStatus(const std::vector<Account>& accounts, std::string_view when);
   std::string ReplicasDiffer(const std::vector<Account>& accounts) const;
+  // What the variant declares for the memory that the buffers really lie in.
+  std::optional<Cost> DeclaredCost() const;
   std::string TrafficDiffers(const std::vector<Account>& accounts);
   // Says in detail what is wrong with the outputs as they are now.
   Status Diagnose(const Execution& execution, std::string replicas,

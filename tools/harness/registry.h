@@ -52,6 +52,7 @@ struct Instance {
   std::any params;
   std::vector<std::pair<std::string, std::string>> values;
   int ranks = 1;
+  Memory memory = Memory::kShared;  // Where the buffers lie, for the cost.
 };
 
 struct ErasedVariant {

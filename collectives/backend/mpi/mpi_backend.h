@@ -31,6 +31,7 @@ class MpiBackend final : public Backend {
   const Topology& topology() const override { return topology_; }
   StatusOr<std::shared_ptr<Backend>> Split(int color, int key) override;
   StatusOr<Buffer> Allocate(size_t bytes) override;
+  bool SharesAddressSpace() const override { return false; }
   NodeBoard* board() override { return board_ ? &*board_ : nullptr; }
 
   StatusOr<Transfer> StartSend(const void* data, size_t bytes, int destination,

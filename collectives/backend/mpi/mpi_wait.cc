@@ -1,9 +1,9 @@
 #include "collectives/backend/mpi/mpi_wait.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <ctime>
+
+#include "collectives/backend/node/wait.h"
 
 namespace shardproof {
 namespace {
@@ -27,7 +27,7 @@ Status MpiPatience::Pause() {
   }
   if (session_.waiting().spin && look < kLooks) return OkStatus();
   if (look < kLooks + kYields) {
-    sched_yield();
+    if (YieldToOthers()) looks_ = kLooks + kYields;
     return OkStatus();
   }
   const timespec nap{.tv_sec = 0, .tv_nsec = 50'000};

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <climits>
 #include <ctime>
 #include <thread>
@@ -18,6 +19,8 @@ namespace {
 // us does not notice.
 constexpr int kPauses = 100;
 constexpr int kYields = 2000;
+// A yield that takes this long has given the core to somebody who computes.
+constexpr std::chrono::microseconds kLongYield{200};
 constexpr int64_t kFirstSleepUs = 1000;
 constexpr int64_t kLongestSleepUs = 4000;  // Bounds how late an abort is seen.
 
@@ -28,6 +31,12 @@ int UsableCores() {
   static const int cores =
       std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   return cores;
+}
+
+bool YieldToOthers() {
+  const auto start = std::chrono::steady_clock::now();
+  sched_yield();
+  return std::chrono::steady_clock::now() - start > kLongYield;
 }
 
 void Signal::WakeAll() {
@@ -51,7 +60,7 @@ bool Patience::Pause(Signal& signal, uint32_t seen) {
   }
   if (how_.abort->raised()) return false;
   if (look < kYields) {
-    sched_yield();
+    if (YieldToOthers()) looks_ = kYields;
     return true;
   }
   looks_ = std::min(looks_, kYields + 16);

@@ -27,6 +27,11 @@ inline void CpuRelax() {
 #endif
 }
 
+// Yields the core. True when somebody computed on it meanwhile: the next yield
+// would cost another slice of the scheduler, while one who sleeps is given the
+// core back when it is woken.
+bool YieldToOthers();
+
 // What the waits of one rank have in common.
 struct Waiting {
   const AbortFlag* abort = nullptr;  // Ends every wait when raised. Not null.

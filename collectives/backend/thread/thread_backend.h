@@ -22,6 +22,7 @@ class ThreadBackend final : public Backend {
   const Topology& topology() const override { return group_->topology(); }
   StatusOr<std::shared_ptr<Backend>> Split(int color, int key) override;
   StatusOr<Buffer> Allocate(size_t bytes) override;
+  bool SharesAddressSpace() const override { return true; }
   NodeBoard* board() override { return board_ ? &*board_ : nullptr; }
 
   StatusOr<Transfer> StartSend(const void* data, size_t bytes, int destination,
