@@ -371,6 +371,33 @@ TEST(Runner, CallsWhatIsUnlikelySuspect) {
                  Verdict::kSuspect, "beyond the likely bound");
 }
 
+// Each element is within its bound: only all of them together are not.
+TEST(Runner, FindsAGradientOfTheWrongScale) {
+  Case<Toy> c =
+      ToyCase({ToyVariant("v", [](const Toy& toy, RankContext& context, int) {
+        float* y = context.out("y").as<float>();
+        const bool random = y[5] != std::floor(y[5]);
+        for (int64_t i = 0; random && i < toy.count; ++i) y[i] *= 1.003F;
+        return OkStatus();
+      })});
+  c.tensors = [honest = c.tensors](const Toy& p) {
+    Tensors tensors = honest(p);
+    tensors.back().Gradient();
+    return tensors;
+  };
+  c.reference.block = [honest = c.reference.block](
+                          const Toy& p, const Arithmetic& a, const Inputs& in,
+                          const BlockQuery& q, std::span<Bounded> out) {
+    honest(p, a, in, q, out);
+    for (Bounded& b : out) {
+      b.likely2 = 0;
+      b.worst = b.likely = 0.01 * std::abs(b.value);
+    }
+  };
+  EXPECT_VERDICT(RunToy(Erase(c), "v", {.count = 10000, .ranks = 2}),
+                 Verdict::kIncorrect, "gain");
+}
+
 TEST(Runner, SaysInOneLineHowToSeeItAgain) {
   const Record r = RunSpoiled(
       [](const Toy&, RankContext& c, int) {

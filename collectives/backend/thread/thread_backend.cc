@@ -85,11 +85,9 @@ Status ThreadBackend::Wait(Transfer& transfer) {
   return ChannelOf(transfer).Wait(message, waiting_);
 }
 
-Status ThreadBackend::Native(const NativeRequest& request) {
+Status ThreadBackend::Native(const NativeRequest& /*request*/) {
   return Unsupported(
-      "there is no {} of another library among threads; the mpi backend has "
-      "one",
-      request.primitive);
+      "threads have no library to compare with; the mpi backend has one");
 }
 
 void ThreadBackend::Abort(std::string_view reason) {
