@@ -21,9 +21,8 @@ namespace shardproof {
 class OpLabel {
  public:
   constexpr OpLabel() = default;
-  consteval OpLabel(
-      const char*
-          text) {  // NOLINT(google-explicit-constructor): a literal is a label.
+  // NOLINTNEXTLINE(google-explicit-constructor): a literal is a label.
+  consteval OpLabel(const char* text) {
     for (size_t i = 0; i + 1 < text_.size() && text[i] != '\0'; ++i)
       text_[i] = text[i];
   }

@@ -92,7 +92,7 @@ struct Case {
 
 // The same without its type; every function of the result can be called.
 template <class P>
-CaseInfo Erase(Case<P> c);  // case_erase.h
+CaseInfo Erase(Case<P> value);  // case_erase.h
 
 class RegisterCase {
  public:
