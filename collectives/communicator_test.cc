@@ -127,9 +127,10 @@ TEST_P(CommunicatorTest, ControlDataOfAnySizeIsExchangedUncounted) {
     };
     // Empty; all fit beside the flags; one does not; none does.
     const std::function<size_t(int)> sizes[] = {
-        [](int) { return size_t{0}; }, [](int r) { return size_t(r * 10); },
-        [](int r) { return size_t(r == 0 ? 100000 : 5 * r); },
-        [](int r) { return size_t(50000 + r); }};
+        [](int) { return size_t{0}; },
+        [](int r) { return static_cast<size_t>(r) * 10; },
+        [](int r) { return static_cast<size_t>(r == 0 ? 100000 : 5 * r); },
+        [](int r) { return static_cast<size_t>(50000 + r); }};
     for (int round = 0; round < 3; ++round) {
       for (const auto& size_of : sizes) {
         SP_ASSIGN_OR_RETURN(

@@ -11,7 +11,11 @@ namespace {
 // need none: a leaf, which only sends, and rank 0 as the root of packed blocks,
 // for which tree order is the order of the result.
 Status Binomial(const Communicator& comm, const GatherCall& call) {
-  const auto& [send, recv, blocks, dtype, root] = call;
+  const void* const send = call.send;
+  void* const recv = call.recv;
+  const Blocks& blocks = call.blocks;
+  const DType dtype = call.dtype;
+  const int root = call.root;
   const int p = comm.size(), v = Rooted(root, p).Virtual(comm.rank());
   const TreeBlocks tree{blocks, root};
   if (SubtreeSize(v, p) == 1) {

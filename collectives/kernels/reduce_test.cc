@@ -103,6 +103,7 @@ bool SameValue(const void* got, T expected) {
       return true;
     }
   }
+  // NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): bits are meant.
   return std::memcmp(&value, &expected, sizeof(T)) == 0;
 }
 

@@ -86,10 +86,10 @@ struct AxisOf {
 // `values` are what verification covers; measuring uses the same until Bench
 // says otherwise, smoke runs the first.
 template <class P, class T>
-AxisOf<P> Axis(std::string name, T P::*member,
+AxisOf<P> Axis(std::string_view name, T P::*member,
                std::initializer_list<std::type_identity_t<T>> values) {
   AxisOf<P> axis;
-  axis.info.name = std::move(name);
+  axis.info.name = name;
   axis.info.verify = axis.info.bench = AxisOf<P>::Format(values);
   if (!axis.info.verify.empty()) axis.info.smoke = {axis.info.verify.front()};
   axis.set = [member](P& p, std::string_view text) {

@@ -402,8 +402,8 @@ TEST(MpiNativeTest, AllToAllForm) {
     out.push_back(Rank() + 2 * r);
     in.push_back(r + 2 * Rank());
   }
-  Array send(DType::kE4M3, std::accumulate(out.begin(), out.end(), 0));
-  Array recv(DType::kE4M3, std::accumulate(in.begin(), in.end(), 0));
+  Array send(DType::kE4M3, std::accumulate(out.begin(), out.end(), int64_t{0}));
+  Array recv(DType::kE4M3, std::accumulate(in.begin(), in.end(), int64_t{0}));
   send.Load(0, send.count());
   Trial trial{DType::kE4M3, 0, INT_MAX, false, 0};
   NativeRequest request{.primitive = "all_to_all_v",

@@ -179,7 +179,7 @@ TEST(SharedHeapTest, IsThreadSafe) {
         std::memset(buffer->data(), t + 1, buffer->bytes());
         std::this_thread::yield();
         for (size_t k = 0; k < buffer->bytes(); k += 37) {
-          if (buffer->data()[k] != std::byte(t + 1)) ++damaged[t];
+          if (buffer->data()[k] != static_cast<std::byte>(t + 1)) ++damaged[t];
         }
       }
     });
