@@ -1,11 +1,10 @@
-#include "layers/kernels/gemm_f32.h"
+#include "layers/kernels/gemm_onednn.h"
 
 #include <omp.h>
 
 #include <array>
 #include <dnnl.hpp>
 #include <map>
-#include <unordered_map>
 
 namespace shardproof::kernels {
 namespace {
@@ -13,7 +12,14 @@ namespace {
 using dnnl::memory;
 
 // Everything that a compiled product depends on.
-using Key = std::array<int64_t, 11>;
+using Key = std::array<int64_t, 12>;
+
+// A compiled product, and handles of its operands that are pointed at the
+// caller's memory in each call.
+struct Product {
+  dnnl::matmul primitive;
+  memory a, b, c, bias;
+};
 
 // oneDNN's objects belong to one thread: ranks are threads, and a stream that
 // several share would serialise them. Compiled products are kept, so that the
@@ -25,7 +31,7 @@ struct Context {
   }
   dnnl::engine engine;
   dnnl::stream stream;
-  std::map<Key, dnnl::matmul> products;
+  std::map<Key, Product> products;
 };
 
 Context& ThreadContext() {
@@ -33,56 +39,94 @@ Context& ThreadContext() {
   return context;
 }
 
-memory::desc Describe(int64_t rows, int64_t columns, int64_t row,
+memory::data_type TypeOf(DType dtype) {
+  return dtype == DType::kBF16 ? memory::data_type::bf16
+                               : memory::data_type::f32;
+}
+
+memory::desc Describe(DType dtype, int64_t rows, int64_t columns, int64_t row,
                       int64_t column) {
-  return memory::desc({rows, columns}, memory::data_type::f32,
+  return memory::desc({rows, columns}, TypeOf(dtype),
                       memory::dims{row, column});
+}
+
+Product Compile(const dnnl::engine& engine, const memory::desc& a,
+                const memory::desc& b, const memory::desc& c, bool accumulate,
+                const memory::desc* bias) {
+  dnnl::primitive_attr attributes;
+  if (accumulate) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+  const dnnl::matmul::desc desc = bias != nullptr
+                                      ? dnnl::matmul::desc(a, b, *bias, c)
+                                      : dnnl::matmul::desc(a, b, c);
+  const auto unset = [&](const memory::desc& d) {
+    return memory(d, engine, DNNL_MEMORY_NONE);
+  };
+  return {dnnl::matmul(dnnl::matmul::primitive_desc(desc, attributes, engine)),
+          unset(a), unset(b), unset(c),
+          bias != nullptr ? unset(*bias) : memory()};
 }
 
 }  // namespace
 
-Status GemmF32(int64_t m, int64_t n, int64_t k, Strided<const float> a,
-               Strided<const float> b, Strided<float> c, bool accumulate,
-               const float* bias) {
+bool HasNativeProduct(DType dtype) {
+  if (dtype != DType::kBF16) return dtype == DType::kF32;
+  const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
+  return isa == dnnl::cpu_isa::avx512_core_bf16 ||
+         isa == dnnl::cpu_isa::avx512_core_amx;
+}
+
+Status GemmOneDnn(DType dtype, int64_t m, int64_t n, int64_t k,
+                  Strided<const void*> a, Strided<const void*> b,
+                  Strided<void*> c, bool accumulate, const void* bias) {
   // oneDNN reports errors by exceptions; they end here.
   try {
     Context& context = ThreadContext();
-    const memory::desc a_desc = Describe(m, k, a.row, a.column);
-    const memory::desc b_desc = Describe(k, n, b.row, b.column);
-    const memory::desc c_desc = Describe(m, n, c.row, c.column);
-    const memory::desc bias_desc = Describe(1, n, n, 1);
-    const Key key = {
-        m,        n,     k,        a.row,      a.column,       b.row,
-        b.column, c.row, c.column, accumulate, bias != nullptr};
+    const Key key = {static_cast<int64_t>(dtype),
+                     m,
+                     n,
+                     k,
+                     a.row,
+                     a.column,
+                     b.row,
+                     b.column,
+                     c.row,
+                     c.column,
+                     accumulate,
+                     bias != nullptr};
     auto found = context.products.find(key);
     if (found == context.products.end()) {
-      dnnl::primitive_attr attributes;
-      if (accumulate) {
-        dnnl::post_ops sum;
-        sum.append_sum(1.0f);
-        attributes.set_post_ops(sum);
-      }
-      const dnnl::matmul::desc desc =
-          bias != nullptr
-              ? dnnl::matmul::desc(a_desc, b_desc, bias_desc, c_desc)
-              : dnnl::matmul::desc(a_desc, b_desc, c_desc);
+      const memory::desc bias_desc = Describe(dtype, 1, n, n, 1);
       found = context.products
-                  .emplace(key, dnnl::matmul(dnnl::matmul::primitive_desc(
-                                    desc, attributes, context.engine)))
+                  .emplace(key, Compile(context.engine,
+                                        Describe(dtype, m, k, a.row, a.column),
+                                        Describe(dtype, k, n, b.row, b.column),
+                                        Describe(dtype, m, n, c.row, c.column),
+                                        accumulate,
+                                        bias != nullptr ? &bias_desc : nullptr))
                   .first;
     }
+    Product& product = found->second;
     // The library's interface is not const-correct; inputs are only read.
-    std::unordered_map<int, memory> arguments = {
-        {DNNL_ARG_SRC,
-         memory(a_desc, context.engine, const_cast<float*>(a.data))},
-        {DNNL_ARG_WEIGHTS,
-         memory(b_desc, context.engine, const_cast<float*>(b.data))},
-        {DNNL_ARG_DST, memory(c_desc, context.engine, c.data)}};
+    product.a.set_data_handle(const_cast<void*>(a.data));
+    product.b.set_data_handle(const_cast<void*>(b.data));
+    product.c.set_data_handle(c.data);
+    std::array<dnnl_exec_arg_t, 4> arguments = {
+        {{DNNL_ARG_SRC, product.a.get()},
+         {DNNL_ARG_WEIGHTS, product.b.get()},
+         {DNNL_ARG_DST, product.c.get()},
+         {DNNL_ARG_BIAS, nullptr}}};
     if (bias != nullptr) {
-      arguments.emplace(DNNL_ARG_BIAS, memory(bias_desc, context.engine,
-                                              const_cast<float*>(bias)));
+      product.bias.set_data_handle(const_cast<void*>(bias));
+      arguments[3].memory = product.bias.get();
     }
-    found->second.execute(context.stream, arguments);
+    dnnl::error::wrap_c_api(
+        dnnl_primitive_execute(product.primitive.get(), context.stream.get(),
+                               bias != nullptr ? 4 : 3, arguments.data()),
+        "execution failed");
     context.stream.wait();
   } catch (const dnnl::error& error) {
     return Internal("oneDNN could not multiply [{}, {}] by [{}, {}]: {}", m, k,
