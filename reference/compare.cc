@@ -72,10 +72,7 @@ struct Comparator::State {
   std::vector<GroupStats> groups;
   Comparison result;
   double squares = 0;  // sum of (e / B)^2
-  double yy = 0;       // <y, y>
-  double ey = 0;       // <c - y, y>: the gain less one, without cancellation
-  double b2y2 = 0;     // sum of (B_i y_i)^2
-  double wy = 0;       // sum of worst_i |y_i|
+  internal::GainSums gain;
   std::vector<internal::WrongElement> sample;
   int64_t stride = 1;  // every stride-th wrong element is sampled
   std::vector<internal::WrongRange> ranges;
@@ -189,10 +186,7 @@ struct Comparator::State {
     const double ratio = error == 0 ? 0 : error / likely;
     AddRatio(index, ratio, error);
     CountUlps(actual, rounded);
-    yy += y.value * y.value;
-    ey += (c - y.value) * y.value;
-    b2y2 += likely * likely * y.value * y.value;
-    wy += y.worst * std::abs(y.value);
+    gain.Add(c, y, likely);
     if (!(error <= y.worst)) {
       AddWrong(index, actual, c, y, Outcome::kIncorrect);
     } else if (!(error <= likely)) {
@@ -230,26 +224,16 @@ struct Comparator::State {
     }
   }
 
-  // With honest errors e_i that are independent, of mean zero and |e_i| <= B_i,
-  // Hoeffding gives
-  //   P(|sum e_i y_i| > z sqrt(sum B_i^2 y_i^2)) <= 2 exp(-z^2 / 2),   z =
-  //   sqrt(2 ln(2 / delta)),
-  // and never more than sum worst_i |y_i|. Division by <y, y> turns it into the
-  // tolerance of gain - 1. Errors that are not independent, those of a biased
-  // exp for instance, are of the order of the accumulator's roundoff; 16 of
-  // those are allowed on top.
   void CheckGain() {
     if (options.exact || !options.check_gain) return;
-    if (!(yy > 0)) {
+    if (!gain.defined()) {
       result.gain = std::numeric_limits<double>::quiet_NaN();
       return;
     }
-    const double bias =
-        options.gain_bias + 16 * UnitRoundoff(Accumulator(options.dtype));
-    result.gain = 1 + ey / yy;
+    result.gain = gain.Gain();
     result.gain_tolerance =
-        std::min(Lambda(1, options.delta) * std::sqrt(b2y2), wy) / yy + bias;
-    result.gain_ok = std::abs(ey / yy) <= result.gain_tolerance;
+        gain.Tolerance(options.delta, options.dtype, options.gain_bias);
+    result.gain_ok = gain.Within(result.gain_tolerance);
   }
 
   void FinishGroups() {

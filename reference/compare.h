@@ -35,6 +35,7 @@
 
 #include "reference/bounded.h"
 #include "reference/dtype.h"
+#include "reference/gain.h"
 #include "reference/status.h"
 #include "reference/tensor.h"
 
@@ -147,7 +148,10 @@ Comparison Compare(const ComparisonOptions& options, const void* actual,
                    std::span<const Bounded> expected);
 
 // Would a wrong result pass? Used when a case is registered: a case that cannot
-// see a planted fault is refused.
+// see a planted fault is refused. In the bounded tier a fault is seen where an
+// element would be incorrect (suspect is not enough), or the gain would be. The
+// second counts where products of many bf16 terms cancel: certain bounds, which
+// add without cancellation, are then larger than the values.
 //
 //   PowerCheck power(DType::kBF16);
 //   power.Add("all zero", expected, zeros);
@@ -164,8 +168,8 @@ class PowerCheck {
   // The smallest share of elements, over the faults, that would be found
   // incorrect. 1 when no fault was added.
   double Power() const;
-  // kInvalidArgument naming the first fault of which no element would be found
-  // incorrect.
+  // kInvalidArgument naming the first fault of which neither an element nor the
+  // gain would be found incorrect.
   Status Check() const;
 
  private:
@@ -173,7 +177,9 @@ class PowerCheck {
     std::string name;
     int64_t elements = 0;
     int64_t seen = 0;
+    internal::GainSums gain = {};
   };
+  bool GainSees(const Fault& fault) const;
   DType dtype_;
   bool exact_;
   std::vector<Fault> faults_;

@@ -412,5 +412,33 @@ TEST(PowerCheck, RefusesABlindTolerance) {
   EXPECT_FALSE(exact.Check().ok());
 }
 
+// Certain bounds that no element leaves, likely ones that are tight.
+TEST(PowerCheck, TheGainSeesWhatNoElementShows) {
+  const V y = {1, -2, 3, 4, -5, 6};
+  std::vector<Bounded> expected;
+  for (double v : y) {
+    expected.push_back({.value = v, .worst = 10, .likely2 = 1e-6});
+  }
+  const auto scaled = [&](double factor) {
+    V out = y;
+    for (double& v : out) v *= factor;
+    return out;
+  };
+  PowerCheck zero(DType::kF32);
+  zero.Add("all zero", expected, scaled(0));
+  EXPECT_EQ(zero.Power(), 0);
+  EXPECT_TRUE(zero.Check().ok());
+  // The comparison itself says the same of both.
+  const auto judged = [&](double factor) {
+    const V c = scaled(factor);
+    return Judged(Options(DType::kF32, 6, false), c, expected).outcome;
+  };
+  EXPECT_EQ(judged(0), Outcome::kIncorrect);
+  PowerCheck small(DType::kF32);
+  small.Add("a little more", expected, scaled(1 + 1e-4));
+  EXPECT_FALSE(small.Check().ok());
+  EXPECT_NE(judged(1 + 1e-4), Outcome::kIncorrect);
+}
+
 }  // namespace
 }  // namespace shardproof

@@ -4,15 +4,17 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 #include "layers/kernels/convert.h"
-#include "layers/kernels/gemm_f32.h"
+#include "layers/kernels/gemm_onednn.h"
 
 namespace shardproof {
 namespace {
 
-using kernels::GemmF32;
+using kernels::GemmOneDnn;
+using kernels::HasNativeProduct;
 using kernels::Narrow;
 using kernels::Strided;
 using kernels::Widen;
@@ -63,9 +65,23 @@ void Empty(const GemmArgs& args, const Problem& p) {
   }
 }
 
+// A serial OpenBLAS (Debian's) is built without locks: of two calls at a time
+// both may get the same scratch memory, and then results are wrong. Ranks as
+// threads therefore take turns in f64, which is for conformance and not for
+// speed. Other builds lock for themselves, and must not start threads.
+std::unique_lock<std::mutex> BlasTurn() {
+  static std::mutex mutex;
+  static const bool serial = [] {
+    openblas_set_num_threads(1);
+    return openblas_get_parallel() == OPENBLAS_SEQUENTIAL;
+  }();
+  return serial ? std::unique_lock(mutex) : std::unique_lock<std::mutex>();
+}
+
 Status GemmF64(const GemmArgs& args, const Problem& p) {
   double* c = args.c.as<double>();
   if (args.bias != nullptr) Empty(args, p);
+  const std::unique_lock<std::mutex> turn = BlasTurn();
   cblas_dgemm(CblasRowMajor, args.transpose_a ? CblasTrans : CblasNoTrans,
               args.transpose_b ? CblasTrans : CblasNoTrans,
               static_cast<int>(p.m), static_cast<int>(p.n),
@@ -77,17 +93,18 @@ Status GemmF64(const GemmArgs& args, const Problem& p) {
   return Status();
 }
 
-Strided<const float> Oriented(const float* data, const Shape& shape,
+Strided<const void*> Oriented(const void* data, const Shape& shape,
                               bool transposed) {
-  return transposed ? Strided<const float>{data, 1, shape[1]}
-                    : Strided<const float>{data, shape[1], 1};
+  return transposed ? Strided<const void*>{data, 1, shape[1]}
+                    : Strided<const void*>{data, shape[1], 1};
 }
 
-// 16-bit operands are widened to f32, B and C in panels of columns, so that
-// scratch stays in the second-level cache's neighbourhood and the product runs
-// at the rate of f32. On a CPU with native bf16 products (AVX512-BF16, AMX)
-// oneDNN could take the operands as they are; those are not used, so that every
-// machine computes the same bits.
+// Where the CPU cannot multiply them, 16-bit operands are widened to f32, B and
+// C in panels of columns, so that scratch stays in the second-level cache's
+// neighbourhood and the product runs at the rate of f32. Rejected: doing so
+// everywhere, so that all machines compute the same bits. They do not anyway,
+// since the order of f32 sums depends on the instruction set, and AMX is 3.5
+// times as fast.
 Status GemmWidened(const GemmArgs& args, const Problem& p) {
   constexpr int64_t kPanel = 512;
   const DType dtype = args.c.dtype;
@@ -106,7 +123,7 @@ Status GemmWidened(const GemmArgs& args, const Problem& p) {
   const auto* bias = static_cast<const std::byte*>(args.bias);
   for (int64_t j = 0; j < p.n; j += panel) {
     const int64_t w = std::min(panel, p.n - j);
-    Strided<const float> b_panel{b, w, 1};
+    Strided<const void*> b_panel{b, w, 1};
     if (args.transpose_b) {
       Widen(dtype, b_source + j * p.k * size, w * p.k, b);
       b_panel = {b, 1, p.k};
@@ -115,9 +132,9 @@ Status GemmWidened(const GemmArgs& args, const Problem& p) {
         Widen(dtype, b_source + (i * p.n + j) * size, w, b + i * w);
       }
     }
-    SP_RETURN_IF_ERROR(GemmF32(p.m, w, p.k,
-                               Oriented(a, args.a.shape, args.transpose_a),
-                               b_panel, {c, w, 1}, false, nullptr));
+    SP_RETURN_IF_ERROR(GemmOneDnn(DType::kF32, p.m, w, p.k,
+                                  Oriented(a, args.a.shape, args.transpose_a),
+                                  b_panel, {c, w, 1}, false, nullptr));
     for (int64_t i = 0; i < p.m; ++i) {
       std::byte* row = out + (i * p.n + j) * size;
       const void* addend = args.accumulate   ? row
@@ -135,16 +152,15 @@ Status Run(const GemmArgs& args, const Problem& p) {
     Empty(args, p);
     return Status();
   }
+  if (HasNativeProduct(args.c.dtype)) {
+    return GemmOneDnn(args.c.dtype, p.m, p.n, p.k,
+                      Oriented(args.a.data, args.a.shape, args.transpose_a),
+                      Oriented(args.b.data, args.b.shape, args.transpose_b),
+                      {args.c.data, p.n, 1}, args.accumulate, args.bias);
+  }
   switch (args.c.dtype) {
     case DType::kF64:
       return GemmF64(args, p);
-    case DType::kF32:
-      return GemmF32(
-          p.m, p.n, p.k,
-          Oriented(args.a.as<float>(), args.a.shape, args.transpose_a),
-          Oriented(args.b.as<float>(), args.b.shape, args.transpose_b),
-          {args.c.as<float>(), p.n, 1}, args.accumulate,
-          static_cast<const float*>(args.bias));
     case DType::kBF16:
     case DType::kF16:
       return GemmWidened(args, p);

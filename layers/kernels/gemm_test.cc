@@ -4,8 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -74,6 +77,35 @@ TEST_P(GemmTest, TransposedAIsTheWeightGradient) {
            {.a = dy.view(), .transpose_a = true, .b = x.view(), .c = dw.view()})
           .ok());
   ExpectWithin(dw, LinearWeightGrad(dy.view(), x.view(), arithmetic()));
+}
+
+// Ranks are threads, and each multiplies for itself.
+TEST_P(GemmTest, ManyThreadsAtOnce) {
+  const auto [tokens, in, out] = sizes();
+  const Tensor x = Random({tokens, in}, "x"), w = Random({out, in}, "w");
+  const auto multiply = [&](Tensor& y) {
+    return Gemm(
+        Stream::Inline(),
+        {.a = x.view(), .b = w.view(), .transpose_b = true, .c = y.view()});
+  };
+  Tensor alone(dtype(), {tokens, out});
+  ASSERT_TRUE(multiply(alone).ok());
+  constexpr int kThreads = 4, kProducts = 500;
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&] {
+      Tensor y(dtype(), {alone.shape()[0], alone.shape()[1]});
+      for (int i = 0; i < kProducts; ++i) {
+        const bool same =
+            multiply(y).ok() && std::equal(y.bytes().begin(), y.bytes().end(),
+                                           alone.bytes().begin());
+        wrong += same ? 0 : 1;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0) << "of " << kThreads * kProducts;
 }
 
 // With integers below 2^significand every order gives the same bits, so what

@@ -42,6 +42,9 @@ scratch=$(mktemp -d /tmp/mpi_test.XXXXXX) || exit 1
 trap 'rm -rf "$scratch"' EXIT
 export TMPDIR=$scratch OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# Open MPI names its shared memory after the process id of mpirun. In the sandbox those begin anew, and /dev/shm is that
+# of the machine: two tests at a time, of one checkout or of two, would write into the same file.
+export OMPI_MCA_btl_vader_backing_directory=$scratch OMPI_MCA_osc_sm_backing_directory=$scratch
 
 failed=0
 for n in "${ranks[@]}"; do

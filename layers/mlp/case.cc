@@ -1,0 +1,474 @@
+// The pairing of mlp: axes, reference, variants, planted bugs.
+#include "tools/harness/case.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "collectives/chunks.h"
+#include "layers/kernels/activation.h"
+#include "layers/mlp/mlp.h"
+#include "layers/planted/broken_collectives.h"
+#include "reference/mlp.h"
+
+namespace shardproof {
+
+// For the axis, found by argument-dependent lookup.
+static std::string FormatAxisValue(Activation activation) {
+  return activation == Activation::kSwiGlu ? "swiglu" : "gelu";
+}
+static Status ParseAxisValue(std::string_view text, Activation* activation) {
+  for (const Activation a : {Activation::kGeluTanh, Activation::kSwiGlu}) {
+    if (text != FormatAxisValue(a)) continue;
+    *activation = a;
+    return OkStatus();
+  }
+  return InvalidArgument("\"{}\" is neither gelu nor swiglu", text);
+}
+
+namespace {
+
+struct P {
+  DType dtype = DType::kF32;
+  Activation activation = Activation::kGeluTanh;
+  bool sequence_parallel = false;
+  bool bias = false;
+  int64_t tokens = 0;
+  int64_t hidden = 0;
+  int64_t intermediate = 0;
+  int ranks = 1;
+};
+
+bool Gated(const P& p) { return p.activation == Activation::kSwiGlu; }
+
+ParallelMlpConfig ConfigOf(const P& p) {
+  return {.tokens = p.tokens,
+          .hidden = p.hidden,
+          .intermediate = p.intermediate,
+          .activation = p.activation,
+          .dtype = p.dtype,
+          .bias = p.bias,
+          .sequence_parallel = p.sequence_parallel};
+}
+
+// Weights such that sums of `terms` products with uniform numbers have a
+// deviation of about 1: where activations are curved.
+TensorData Weight(DType dtype, int64_t terms) {
+  return {.bounded = Uniform(dtype, 3 / std::sqrt(static_cast<double>(terms)))};
+}
+
+Tensors TensorsOf(const P& p) {
+  const int64_t h = p.hidden, f = p.intermediate;
+  const Sharding tokens = p.sequence_parallel ? Shard(0) : Replicated();
+  Tensors tensors = {
+      Input("x", p.dtype, {p.tokens, h}, tokens),
+      Input("w_up", p.dtype, {f, h}, Shard(0)).Data(Weight(p.dtype, h)),
+      Input("w_down", p.dtype, {h, f}, Shard(1)).Data(Weight(p.dtype, f)),
+      Input("dy", p.dtype, {p.tokens, h}, tokens),
+      Output("y", p.dtype, {p.tokens, h}, tokens).SampleDimension(0),
+      Output("dx", p.dtype, {p.tokens, h}, tokens)
+          .Gradient()
+          .SampleDimension(0),
+      Output("dw_up", p.dtype, {f, h}, Shard(0)).Gradient().SampleDimension(0),
+      Output("dw_down", p.dtype, {h, f}, Shard(1))
+          .Gradient()
+          .SampleDimension(1)};
+  const auto add = [&](TensorSpec spec) { tensors.push_back(std::move(spec)); };
+  if (Gated(p)) {
+    add(Input("w_gate", p.dtype, {f, h}, Shard(0)).Data(Weight(p.dtype, h)));
+    add(Output("dw_gate", p.dtype, {f, h}, Shard(0))
+            .Gradient()
+            .SampleDimension(0));
+  }
+  if (!p.bias) return tensors;
+  add(Input("b_up", p.dtype, {f}, Shard(0)));
+  add(Input("b_down", p.dtype, {h}, Replicated()));
+  add(Output("db_up", p.dtype, {f}, Shard(0)).Gradient().SampleDimension(0));
+  add(Output("db_down", p.dtype, {h}, Replicated()).Gradient());
+  if (Gated(p)) {
+    add(Input("b_gate", p.dtype, {f}, Shard(0)));
+    add(Output("db_gate", p.dtype, {f}, Shard(0))
+            .Gradient()
+            .SampleDimension(0));
+  }
+  return tensors;
+}
+
+// --- The reference -----------------------------------------------------------
+
+// What of `outputs` is asked for, together; where one of them is not sampled,
+// nothing, which stands for all.
+Rows Together(const Sample& sample,
+              std::initializer_list<std::string_view> outputs) {
+  Rows rows;
+  for (const std::string_view output : outputs) {
+    const auto found = sample.find(output);
+    if (found == sample.end()) return {};
+    Rows both;
+    std::set_union(rows.begin(), rows.end(), found->second.begin(),
+                   found->second.end(), std::back_inserter(both));
+    rows = std::move(both);
+  }
+  return rows;
+}
+
+// Which of `evaluated` (empty: all of `extent`) are wanted for `output`.
+std::vector<int64_t> Places(const Sample& sample, std::string_view output,
+                            const Rows& evaluated, int64_t extent) {
+  std::vector<int64_t> places;
+  const auto found = sample.find(output);
+  const auto n =
+      evaluated.empty() ? extent : static_cast<int64_t>(evaluated.size());
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t index = evaluated.empty() ? i : evaluated[i];
+    if (found == sample.end() ||
+        std::binary_search(found->second.begin(), found->second.end(), index)) {
+      places.push_back(i);
+    }
+  }
+  return places;
+}
+
+std::vector<Bounded> RowsAt(const Matrix& m, const std::vector<int64_t>& rows) {
+  std::vector<Bounded> out;
+  for (const int64_t i : rows) {
+    out.insert(out.end(), m.row(i).begin(), m.row(i).end());
+  }
+  return out;
+}
+
+// Columns of a matrix of one row.
+std::vector<Bounded> ColumnsAt(const Matrix& m,
+                               const std::vector<int64_t>& columns) {
+  std::vector<Bounded> out;
+  for (const int64_t j : columns) out.push_back(m.at(0, j));
+  return out;
+}
+
+// The transpose of those rows.
+std::vector<Bounded> Transposed(const Matrix& m,
+                                const std::vector<int64_t>& rows) {
+  std::vector<Bounded> out;
+  for (int64_t j = 0; j < m.cols; ++j) {
+    for (const int64_t i : rows) out.push_back(m.at(i, j));
+  }
+  return out;
+}
+
+StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
+                                const Inputs& in, const Sample& sample) {
+  MlpInputs inputs = {.activation = p.activation,
+                      .x = in.Global("x"),
+                      .w_up = in.Global("w_up"),
+                      .w_down = in.Global("w_down"),
+                      .dy = in.Global("dy")};
+  if (Gated(p)) inputs.w_gate = in.Global("w_gate");
+  if (p.bias) {
+    inputs.b_up = in.Global("b_up");
+    inputs.b_down = in.Global("b_down");
+    if (Gated(p)) inputs.b_gate = in.Global("b_gate");
+  }
+  const Rows tokens = Together(sample, {"y", "dx"});
+  Rows features = Together(sample, {"dw_up", "dw_down"});
+  if (!features.empty() && Gated(p)) {
+    features = Together(sample, {"dw_up", "dw_down", "dw_gate"});
+  }
+  if (!features.empty() && p.bias) {
+    features = Gated(p) ? Together(sample, {"dw_up", "dw_down", "dw_gate",
+                                            "db_up", "db_gate"})
+                        : Together(sample, {"dw_up", "dw_down", "db_up"});
+  }
+  const MlpResult result =
+      MlpReference(inputs, ParallelMlpArithmetic(ConfigOf(p), summed),
+                   {.tokens = tokens, .features = features});
+  const auto token_places = [&](std::string_view output) {
+    return Places(sample, output, tokens, p.tokens);
+  };
+  const auto feature_places = [&](std::string_view output) {
+    return Places(sample, output, features, p.intermediate);
+  };
+  DenseOutputs out;
+  out["y"] = RowsAt(result.y, token_places("y"));
+  out["dx"] = RowsAt(result.dx, token_places("dx"));
+  out["dw_up"] = RowsAt(result.dw_up, feature_places("dw_up"));
+  out["dw_down"] = Transposed(result.dw_down_t, feature_places("dw_down"));
+  if (Gated(p)) {
+    out["dw_gate"] = RowsAt(result.dw_gate, feature_places("dw_gate"));
+  }
+  if (p.bias) {
+    out["db_up"] = ColumnsAt(result.db_up, feature_places("db_up"));
+    out["db_down"] = result.db_down.values;
+  }
+  if (p.bias && Gated(p)) {
+    out["db_gate"] = ColumnsAt(result.db_gate, feature_places("db_gate"));
+  }
+  return out;
+}
+
+// --- The variants ------------------------------------------------------------
+
+MlpWeights WeightsOf(const P& p, const RankContext& c) {
+  MlpWeights weights{.w_up = c.in("w_up").data, .w_down = c.in("w_down").data};
+  if (Gated(p)) weights.w_gate = c.in("w_gate").data;
+  if (p.bias) {
+    weights.b_up = c.in("b_up").data;
+    weights.b_down = c.in("b_down").data;
+    if (Gated(p)) weights.b_gate = c.in("b_gate").data;
+  }
+  return weights;
+}
+
+MlpGradients GradientsOf(const P& p, const RankContext& c) {
+  MlpGradients gradients{.w_up = c.out("dw_up").data,
+                         .w_down = c.out("dw_down").data};
+  if (Gated(p)) gradients.w_gate = c.out("dw_gate").data;
+  if (p.bias) {
+    gradients.b_up = c.out("db_up").data;
+    gradients.b_down = c.out("db_down").data;
+    if (Gated(p)) gradients.b_gate = c.out("db_gate").data;
+  }
+  return gradients;
+}
+
+// Forward, then backward, with weights that may differ in a mutant.
+Status RunBoth(ParallelMlp& mlp, const P& p, const RankContext& c,
+               const MlpWeights& forward, const MlpWeights& backward) {
+  SP_RETURN_IF_ERROR(
+      mlp.Forward(c.in("x").data, forward, c.out("y").data, c.stream()));
+  return mlp.Backward(c.in("x").data, backward, c.in("dy").data,
+                      c.out("dx").data, GradientsOf(p, c), c.stream());
+}
+
+StatusOr<std::shared_ptr<ParallelMlp>> Make(
+    const P& p, const RankContext& context,
+    const CollectiveFamily& collectives) {
+  SP_ASSIGN_OR_RETURN(
+      ParallelMlp made,
+      ParallelMlp::Create(context.comm(), ConfigOf(p), collectives));
+  return std::make_shared<ParallelMlp>(std::move(made));
+}
+
+StatusOr<Operation> Bind(const P& p, RankContext& context,
+                         const CollectiveFamily& collectives) {
+  SP_ASSIGN_OR_RETURN(const auto mlp, Make(p, context, collectives));
+  return Operation([mlp, p, &context] {
+    const MlpWeights weights = WeightsOf(p, context);
+    return RunBoth(*mlp, p, context, weights, weights);
+  });
+}
+
+Variant<P> Over(const CollectiveFamily& collectives, unsigned needs,
+                std::string note) {
+  Variant<P> variant;
+  variant.name = collectives.name;
+  variant.needs = needs;
+  variant.note = std::move(note);
+  variant.bind = [collectives](const P& p, RankContext& context) {
+    return Bind(p, context, collectives);
+  };
+  if (collectives.has_cost()) {
+    variant.cost = [collectives](const P& p) {
+      return ParallelMlpForwardCost(p.ranks, ConfigOf(p), collectives) +
+             ParallelMlpBackwardCost(p.ranks, ConfigOf(p), collectives);
+    };
+  }
+  variant.arithmetic = [collectives](const P& p) {
+    return collectives.summed(p.ranks, p.dtype);
+  };
+  return variant;
+}
+
+// --- Planted bugs ------------------------------------------------------------
+
+Mutant<P> Planted(std::string name, const CollectiveFamily& broken,
+                  std::function<bool(const P&)> applies) {
+  Mutant<P> mutant;
+  mutant.name = std::move(name);
+  mutant.bind = [broken](const P& p, RankContext& context) {
+    return Bind(p, context, broken);
+  };
+  mutant.applies = std::move(applies);
+  return mutant;
+}
+
+// The block as it should be, and then `spoil`.
+Mutant<P> Spoiled(std::string name,
+                  Status (*spoil)(const P&, const RankContext&),
+                  std::function<bool(const P&)> applies) {
+  Mutant<P> mutant;
+  mutant.name = std::move(name);
+  mutant.bind = [spoil](const P& p,
+                        RankContext& context) -> StatusOr<Operation> {
+    SP_ASSIGN_OR_RETURN(const Operation good,
+                        Bind(p, context, kAutoCollectives));
+    return Operation([good, spoil, p, &context]() -> Status {
+      SP_RETURN_IF_ERROR(good());
+      return spoil(p, context);
+    });
+  };
+  mutant.applies = std::move(applies);
+  return mutant;
+}
+
+Status BiasAddedByEveryRank(const P& p, const RankContext& c) {
+  const TensorView y = c.out("y");
+  for (int r = 1; r < p.ranks; ++r) {
+    SP_RETURN_IF_ERROR(AddBias(c.stream(), p.dtype, y.shape[0], y.shape[1],
+                               c.in("b_down").data, y.data));
+  }
+  return OkStatus();
+}
+
+// The gradient of a bias of which every rank added its share.
+Status BiasGradientDivided(const P& p, const RankContext& c) {
+  const TensorView db = c.out("db_down");
+  std::vector<double> values(static_cast<size_t>(db.num_elements()));
+  ToDouble(p.dtype, db.data, db.num_elements(), values.data());
+  for (double& v : values) v /= p.ranks;
+  FromDouble(p.dtype, values.data(), db.num_elements(), db.data);
+  return OkStatus();
+}
+
+Status BiasGradientOfOwnTokens(const P& p, const RankContext& c) {
+  const ConstTensorView dy = c.in("dy");
+  return ColumnSum(c.stream(), p.dtype, dy.shape[0], dy.shape[1], dy.data,
+                   c.out("db_down").data);
+}
+
+// A fused weight, gate over up, that is cut like any other: into contiguous
+// parts. One rank holds gates only, another none, and each takes the first half
+// of its rows for the gate.
+StatusOr<Operation> BindCutInOnePiece(const P& p, RankContext& context) {
+  SP_ASSIGN_OR_RETURN(const auto mlp, Make(p, context, kAutoCollectives));
+  std::vector<int64_t> counts;
+  for (int r = 0; r < p.ranks; ++r) {
+    counts.push_back(BalancedChunk(p.intermediate, p.ranks, r).count *
+                     p.hidden);
+  }
+  const auto fused =
+      std::make_shared<Tensor>(p.dtype, Shape{2 * p.intermediate, p.hidden});
+  return Operation([=, &context]() -> Status {
+    MlpWeights weights = WeightsOf(p, context);
+    int64_t half = 0;
+    for (const void* part : {weights.w_gate, weights.w_up}) {
+      SP_RETURN_IF_ERROR(
+          AllGatherV(context.comm(), {.send = part,
+                                      .recv = At(fused->raw(), p.dtype, half),
+                                      .counts = counts,
+                                      .dtype = p.dtype}));
+      half += p.intermediate * p.hidden;
+    }
+    const Chunk own =
+        BalancedChunk(p.intermediate, p.ranks, context.comm().rank());
+    weights.w_gate = At(fused->raw(), p.dtype, 2 * own.begin * p.hidden);
+    weights.w_up =
+        At(fused->raw(), p.dtype, (2 * own.begin + own.count) * p.hidden);
+    return RunBoth(*mlp, p, context, weights, weights);
+  });
+}
+
+// The gate's way back to the input is forgotten.
+StatusOr<Operation> BindGateGradientLost(const P& p, RankContext& context) {
+  SP_ASSIGN_OR_RETURN(const auto mlp, Make(p, context, kAutoCollectives));
+  const auto zeros = std::make_shared<Tensor>(
+      Tensor::Zeros(p.dtype, {mlp->local_features(), p.hidden}));
+  return Operation([=, &context] {
+    const MlpWeights weights = WeightsOf(p, context);
+    MlpWeights without = weights;
+    without.w_gate = zeros->raw();
+    return RunBoth(*mlp, p, context, weights, without);
+  });
+}
+
+bool Several(const P& p) { return p.ranks >= 2; }
+bool SequenceParallel(const P& p) {
+  return p.ranks >= 2 && p.sequence_parallel;
+}
+bool Biased(const P& p) { return p.ranks >= 2 && p.bias; }
+bool SeveralGated(const P& p) { return p.ranks >= 2 && Gated(p); }
+
+// --- The case ----------------------------------------------------------------
+
+// The feed-forward block of a model, plain and sequence-parallel.
+std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
+  const auto size = [&](const char* name) {
+    const auto found = workload.shape.find(name);
+    return found == workload.shape.end() ? int64_t{0} : found->second;
+  };
+  const auto fact = [&](const char* name) {
+    const auto found = workload.facts.find(name);
+    return found == workload.facts.end() ? std::string() : found->second;
+  };
+  const auto dtype = ParseDType(fact("dtype"));
+  P p{.activation = fact("activation") == "swiglu" ? Activation::kSwiGlu
+                                                   : Activation::kGeluTanh,
+      .bias = fact("bias") == "true",
+      .tokens = size("tokens"),
+      .hidden = size("hidden"),
+      .intermediate = size("intermediate"),
+      .ranks = ranks};
+  if (!dtype.ok() || p.tokens * p.hidden * p.intermediate == 0) return {};
+  p.dtype = *dtype;
+  std::vector<P> out = {p};
+  p.sequence_parallel = true;
+  if (ranks > 1) out.push_back(p);
+  return out;
+}
+
+// Every product forward, and two more backward.
+double Flops(const P& p) {
+  return (Gated(p) ? 3 : 2) * 6.0 * static_cast<double>(p.tokens) *
+         static_cast<double>(p.hidden) * static_cast<double>(p.intermediate);
+}
+
+const RegisterCase kMlp(Case<P>{
+    .name = "layers/mlp",
+    .what = "a feed-forward block, column- then row-parallel, forward and "
+            "backward",
+    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+                 .Bench({DType::kF32, DType::kBF16}),
+             Axis("activation", &P::activation,
+                  {Activation::kSwiGlu, Activation::kGeluTanh}),
+             Axis("sequence_parallel", &P::sequence_parallel, {false, true})
+                 .Smoke({false, true}),
+             Axis("bias", &P::bias, {true, false}).Bench({true}),
+             Axis("tokens", &P::tokens, {33, 2}).Bench({512}),
+             Axis("hidden", &P::hidden, {40}).Bench({1024}),
+             Axis("intermediate", &P::intermediate, {50, 3}).Bench({3584})},
+    .tensors = TensorsOf,
+    .reference = DenseReference<P>(Expected),
+    .variants = {Over(kAutoCollectives, kAnywhere,
+                      "sends by what is fastest here for the size"),
+                 Over(kDirectCollectives, kSharedMemory,
+                      "sends by loads and stores in shared memory"),
+                 Over(kRingCollectives, kAnywhere,
+                      "sends messages around a ring")},
+    .mutants =
+        {Planted("sums_left_partial", kWithoutReduction, Several),
+         Planted("sums_averaged", kAveraging, Several),
+         Planted("tokens_not_gathered", kGatheringNothing, SequenceParallel),
+         Planted("tokens_gathered_backwards", kGatheringBackwards,
+                 SequenceParallel),
+         Spoiled("bias_added_by_every_rank", BiasAddedByEveryRank, Biased),
+         Spoiled("bias_gradient_divided", BiasGradientDivided, Biased),
+         Spoiled("bias_gradient_of_own_tokens", BiasGradientOfOwnTokens,
+                 [](const P& p) { return SequenceParallel(p) && p.bias; }),
+         {.name = "gate_and_up_cut_in_one_piece",
+          .bind = BindCutInOnePiece,
+          .applies = SeveralGated},
+         {.name = "gate_gradient_lost",
+          .bind = BindGateGradientLost,
+          .applies = SeveralGated}},
+    .exact = false,  // Not linear; the products are, and have cases.
+    .flops = Flops,
+    .floor = [](const P& p) { return Floor{.flops = Flops(p) / p.ranks}; },
+    .workload = WorkloadOf});
+
+}  // namespace
+}  // namespace shardproof
