@@ -7,7 +7,8 @@
 namespace shardproof::kernels {
 
 // Bytes of the last-level cache of this machine, as the operating system
-// reports it; 32 MiB where it does not.
+// reports it (32 MiB where it does not), but no more than this machine's cores
+// can have of it.
 size_t LastLevelCacheBytes();
 
 // Whether an operation whose ranks together touch `bytes` on this node should
