@@ -38,36 +38,56 @@ namespace shardproof::kernels {
 
 HWY_EXPORT(CopyToAllStreaming);
 
-void Copy(void* destination, const void* source, size_t bytes, bool streaming) {
-  if (bytes == 0 || destination == source) return;
-  if (!streaming) {
-    std::memcpy(destination, source, bytes);
-    return;
+namespace {
+
+// Small enough to stay in a first-level cache while it is stored to one
+// destination after the other.
+constexpr size_t kPiece = size_t{16} << 10;
+
+// visit(offset, size) for every piece of `bytes`.
+template <class Visit>
+void VisitPieces(size_t bytes, bool backward, const Visit& visit) {
+  const size_t pieces = (bytes + kPiece - 1) / kPiece;
+  for (size_t i = 0; i < pieces; ++i) {
+    const size_t at = kPiece * (backward ? pieces - 1 - i : i);
+    visit(at, std::min(kPiece, bytes - at));
   }
-  HWY_DYNAMIC_DISPATCH(CopyToAllStreaming)
-  ({&destination, 1}, source, bytes, /*piece=*/bytes);
+}
+
+}  // namespace
+
+void Copy(void* destination, const void* source, size_t bytes,
+          const Walk& walk) {
+  if (bytes == 0 || destination == source) return;
+  if (walk.streaming) {
+    HWY_DYNAMIC_DISPATCH(CopyToAllStreaming)
+    ({&destination, 1}, source, bytes, /*piece=*/bytes);
+  } else if (walk.backward) {
+    VisitPieces(bytes, /*backward=*/true, [&](size_t at, size_t size) {
+      std::memcpy(static_cast<std::byte*>(destination) + at,
+                  static_cast<const std::byte*>(source) + at, size);
+    });
+  } else {
+    std::memcpy(destination, source, bytes);
+  }
 }
 
 void CopyToAll(std::span<void* const> destinations, const void* source,
-               size_t bytes, bool streaming) {
-  // A piece stays in the first-level cache while it is stored to one destination
-  // after the other.
-  constexpr size_t kPiece = size_t{16} << 10;
+               size_t bytes, const Walk& walk) {
   if (destinations.size() == 1) {
-    return Copy(destinations[0], source, bytes, streaming);
+    return Copy(destinations[0], source, bytes, walk);
   }
-  if (streaming) {
+  if (walk.streaming) {
     HWY_DYNAMIC_DISPATCH(CopyToAllStreaming)
     (destinations, source, bytes, kPiece);
     return;
   }
-  for (size_t i = 0; i < bytes; i += kPiece) {
-    const size_t n = std::min(kPiece, bytes - i);
+  VisitPieces(bytes, walk.backward, [&](size_t at, size_t size) {
     for (void* destination : destinations) {
-      Copy(static_cast<std::byte*>(destination) + i,
-           static_cast<const std::byte*>(source) + i, n);
+      Copy(static_cast<std::byte*>(destination) + at,
+           static_cast<const std::byte*>(source) + at, size);
     }
-  }
+  });
 }
 
 }  // namespace shardproof::kernels
