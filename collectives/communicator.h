@@ -57,6 +57,8 @@ class Peers {
   // get the same answer; they must then work through staging buffers from Communicator::Staging.
   bool AllShared() const { return all_shared_; }
   int size() const { return static_cast<int>(buffers_.size()); }
+  // The number of the operation that meets: one more than that of the last.
+  uint64_t sequence() const;
 
   // `bytes` at `offset` of what `peer` sends, to load from. Counts as traffic when `peer` is another rank.
   const std::byte* Read(int peer, size_t offset, size_t bytes) const;

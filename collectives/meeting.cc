@@ -16,6 +16,8 @@ namespace {
 
 }  // namespace
 
+uint64_t Peers::sequence() const { return communicator_->impl().sequence; }
+
 const std::byte* Peers::Read(int peer, size_t offset, size_t bytes) const {
   assert(offset + bytes <= buffers_[peer].send_bytes);
   Communicator::Impl& impl = communicator_->impl();

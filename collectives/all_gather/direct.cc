@@ -8,8 +8,8 @@
 #include "collectives/direct/move.h"
 #include "collectives/direct/slices.h"
 #include "collectives/direct/staged.h"
+#include "collectives/direct/walk.h"
 #include "collectives/kernels/copy.h"
-#include "collectives/kernels/streaming.h"
 
 namespace shardproof {
 namespace {
@@ -46,7 +46,7 @@ Status Run(const Communicator& comm, const void* send, void* recv,
         const int64_t touched = 2 * out.Total() * peers.size();
         direct::MoveToAll(peers, dtype, in.Count(0), rank, in.Begin(0),
                           out.Begin(rank),
-                          kernels::ShouldStream(ByteCount(touched, dtype)));
+                          direct::WalkOf(peers, touched, dtype));
         return OkStatus();
       });
 }

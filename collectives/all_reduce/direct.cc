@@ -15,8 +15,8 @@
 #include "collectives/direct/fold.h"
 #include "collectives/direct/slices.h"
 #include "collectives/direct/staged.h"
+#include "collectives/direct/walk.h"
 #include "collectives/kernels/copy.h"
-#include "collectives/kernels/streaming.h"
 
 namespace shardproof {
 namespace {
@@ -31,8 +31,8 @@ Ends EndsOf(const AllReduceArgs& args) {
 }
 
 // All ranks read and write their whole vectors.
-bool ShouldStream(const Peers& peers, int64_t count, DType dtype) {
-  return kernels::ShouldStream(ByteCount(2 * count * peers.size(), dtype));
+kernels::Walk WalkOf(const Peers& peers, int64_t count, DType dtype) {
+  return direct::WalkOf(peers, 2 * count * peers.size(), dtype);
 }
 
 // The result in the staging memory of this rank until nobody reads its input
@@ -42,7 +42,7 @@ Status OneShotInPlace(const Communicator& comm, const Fold& fold,
   SP_ASSIGN_OR_RETURN(const std::span<std::byte> result,
                       comm.Staging(ByteCount(args.count, args.dtype)));
   void* const destination = result.data();
-  fold.Run(peers, {0, args.count}, {&destination, 1}, false);
+  fold.Run(peers, {0, args.count}, {&destination, 1});
   SP_RETURN_IF_ERROR(comm.Depart(peers));
   kernels::Copy(args.recv, result.data(), ByteCount(args.count, args.dtype));
   return OkStatus();
@@ -56,7 +56,7 @@ Status OneShot(const Communicator& comm, const AllReduceArgs& args) {
     SP_ASSIGN_OR_RETURN(
         const Peers peers,
         comm.MeetEager(args.send, ByteCount(args.count, args.dtype)));
-    fold.Run(peers, {0, args.count}, {&recv, 1}, false);
+    fold.Run(peers, {0, args.count}, {&recv, 1});
     return OkStatus();
   }
   const Ends ends = EndsOf(args);
@@ -65,7 +65,7 @@ Status OneShot(const Communicator& comm, const AllReduceArgs& args) {
     void* const destination =
         met.Write(comm.rank(), ByteCount(out.Begin(0), args.dtype), 0);
     fold.Run(met, {in.Begin(0), in.Count(0)}, {&destination, 1},
-             ShouldStream(met, in.Count(0), args.dtype));
+             WalkOf(met, in.Count(0), args.dtype));
     return OkStatus();
   };
   if (!peers.AllShared()) [[unlikely]] {
@@ -93,8 +93,7 @@ Status TwoShot(const Communicator& comm, const AllReduceArgs& args) {
                           ByteCount(slice.count, args.dtype));
         }
         fold.Run(peers, {in.Begin(0) + slice.begin, slice.count},
-                 destinations.view(),
-                 ShouldStream(peers, in.Count(0), args.dtype));
+                 destinations.view(), WalkOf(peers, in.Count(0), args.dtype));
         return OkStatus();
       });
 }

@@ -13,8 +13,8 @@
 #include "collectives/direct/move.h"
 #include "collectives/direct/slices.h"
 #include "collectives/direct/staged.h"
+#include "collectives/direct/walk.h"
 #include "collectives/kernels/copy.h"
-#include "collectives/kernels/streaming.h"
 
 namespace shardproof {
 namespace {
@@ -61,12 +61,12 @@ void ExchangeHalf(const Peers& peers, int rank, int peer, size_t mine,
 Status Exchange(const Peers& peers, int rank, DType dtype, const Blocks& in,
                 const Blocks& out) {
   const int p = peers.size();
-  const bool streaming =
-      kernels::ShouldStream(ByteCount((in.Total() + out.Total()) * p, dtype));
-  // Beginning with the own block, then the next rank's: at no time do all ranks
-  // read from the same one.
+  const kernels::Walk walk =
+      direct::WalkOf(peers, (in.Total() + out.Total()) * p, dtype);
+  // Beginning with the own block, then the next rank's, or the other way round:
+  // at no time do all ranks read from the same one.
   for (int k = 0; k < p; ++k) {
-    const int peer = (rank + k) % p;
+    const int peer = (rank + (walk.backward ? p - 1 - k : k)) % p;
     const int64_t count = out.Count(peer);
     if (peer != rank &&
         (direct::InPlace(peers, rank) || direct::InPlace(peers, peer))) {
@@ -74,7 +74,7 @@ Status Exchange(const Peers& peers, int rank, DType dtype, const Blocks& in,
                    ByteCount(out.Begin(rank), dtype), ByteCount(count, dtype));
     } else {
       direct::MoveOne(peers, dtype, count, peer, in.Begin(rank), rank,
-                      out.Begin(peer), streaming);
+                      out.Begin(peer), walk);
     }
   }
   return OkStatus();
@@ -84,16 +84,15 @@ Status Exchange(const Peers& peers, int rank, DType dtype, const Blocks& in,
 Status Pull(const Peers& peers, int rank, DType dtype,
             const direct::RankArray<int64_t>& begins, const Blocks& out) {
   const int p = peers.size();
-  const bool streaming =
-      kernels::ShouldStream(ByteCount(2 * out.Total() * p, dtype));
+  const kernels::Walk walk = direct::WalkOf(peers, 2 * out.Total() * p, dtype);
   for (int k = 0; k < p; ++k) {
-    const int peer = (rank + k) % p;
+    const int peer = (rank + (walk.backward ? p - 1 - k : k)) % p;
     const int64_t count = out.Count(peer);
     SP_RETURN_IF_ERROR(direct::CheckOffered(
         peers, peer, count == 0 ? 0 : ByteCount(begins[peer] + count, dtype),
         0));
     direct::MoveOne(peers, dtype, count, peer, begins[peer], rank,
-                    out.Begin(peer), streaming);
+                    out.Begin(peer), walk);
   }
   return OkStatus();
 }

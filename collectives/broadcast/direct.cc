@@ -9,8 +9,8 @@
 #include "collectives/direct/move.h"
 #include "collectives/direct/slices.h"
 #include "collectives/direct/staged.h"
+#include "collectives/direct/walk.h"
 #include "collectives/kernels/copy.h"
-#include "collectives/kernels/streaming.h"
 
 namespace shardproof {
 namespace {
@@ -23,16 +23,15 @@ Status CopySlice(const Peers& peers, int rank, int root, DType dtype,
   const int64_t count = in.Count(0);
   SP_RETURN_IF_ERROR(direct::CheckOffered(
       peers, root, ByteCount(in.Begin(0) + count, dtype), 0));
-  const bool streaming =
-      kernels::ShouldStream(ByteCount(count * (p + 1), dtype));
+  const kernels::Walk walk = direct::WalkOf(peers, count * (p + 1), dtype);
   const bool root_copies = !direct::InPlace(peers, root);
   const Chunk slice =
       BroadcastSlice(count, dtype, p, (rank - root + p) % p, root_copies);
   direct::MoveToAll(peers, dtype, slice.count, root, in.Begin(0) + slice.begin,
-                    out.Begin(0) + slice.begin, streaming, /*except=*/root);
+                    out.Begin(0) + slice.begin, walk, /*except=*/root);
   if (rank == root && root_copies) {
     direct::MoveOne(peers, dtype, count, root, in.Begin(0), root, out.Begin(0),
-                    streaming);
+                    walk);
   }
   return OkStatus();
 }

@@ -22,7 +22,8 @@ StatusOr<Fold> Fold::Prepare(const Communicator& comm, DType dtype, ReduceOp op,
 }
 
 void Fold::Run(const Peers& peers, const Chunk& range,
-               std::span<void* const> destinations, bool streaming) const {
+               std::span<void* const> destinations,
+               const kernels::Walk& walk) const {
   if (range.count == 0) return;
   const size_t begin = ByteCount(range.begin, dtype_);
   const size_t bytes = ByteCount(range.count, dtype_);
@@ -30,9 +31,8 @@ void Fold::Run(const Peers& peers, const Chunk& range,
   for (int r = 0; r < peers.size(); ++r) {
     sources[r] = peers.Read(r, begin, bytes);
   }
-  kernels::Reduce(
-      dtype_, op_, sources.view(), range.count, destinations,
-      {.scales = scales_, .divisor = divisor_, .streaming = streaming});
+  kernels::Reduce(dtype_, op_, sources.view(), range.count, destinations,
+                  {.scales = scales_, .divisor = divisor_, .walk = walk});
 }
 
 }  // namespace shardproof::direct

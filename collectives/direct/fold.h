@@ -29,7 +29,8 @@ class Fold {
 
   // Folds elements `range` of what all ranks send into all `destinations`.
   void Run(const Peers& peers, const Chunk& range,
-           std::span<void* const> destinations, bool streaming) const;
+           std::span<void* const> destinations,
+           const kernels::Walk& walk = {}) const;
 
   DType dtype() const { return dtype_; }
 

@@ -7,17 +7,18 @@
 namespace shardproof::direct {
 
 void MoveOne(const Peers& peers, DType dtype, int64_t count, int from,
-             int64_t from_begin, int to, int64_t to_begin, bool streaming) {
+             int64_t from_begin, int to, int64_t to_begin,
+             const kernels::Walk& walk) {
   if (count == 0) return;
   const size_t bytes = ByteCount(count, dtype);
   const std::byte* source =
       peers.Read(from, ByteCount(from_begin, dtype), bytes);
   kernels::Copy(peers.Write(to, ByteCount(to_begin, dtype), bytes), source,
-                bytes, streaming);
+                bytes, walk);
 }
 
 void MoveToAll(const Peers& peers, DType dtype, int64_t count, int from,
-               int64_t from_begin, int64_t to_begin, bool streaming,
+               int64_t from_begin, int64_t to_begin, const kernels::Walk& walk,
                int except) {
   if (count == 0) return;
   const size_t bytes = ByteCount(count, dtype);
@@ -29,7 +30,7 @@ void MoveToAll(const Peers& peers, DType dtype, int64_t count, int from,
     if (r == except) continue;
     destinations[n++] = peers.Write(r, ByteCount(to_begin, dtype), bytes);
   }
-  kernels::CopyToAll(destinations.first(n), source, bytes, streaming);
+  kernels::CopyToAll(destinations.first(n), source, bytes, walk);
 }
 
 Status CheckOffered(const Peers& peers, int rank, size_t send_bytes,

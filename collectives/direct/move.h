@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "collectives/communicator.h"
+#include "collectives/kernels/streaming.h"
 #include "reference/dtype.h"
 #include "reference/status.h"
 
@@ -14,11 +15,12 @@ namespace shardproof::direct {
 // `count` elements of `dtype` at element `from_begin` of what `from` sends, to
 // element `to_begin` of where `to` receives.
 void MoveOne(const Peers& peers, DType dtype, int64_t count, int from,
-             int64_t from_begin, int to, int64_t to_begin, bool streaming);
+             int64_t from_begin, int to, int64_t to_begin,
+             const kernels::Walk& walk);
 
 // The same to every rank but `except` (-1: none).
 void MoveToAll(const Peers& peers, DType dtype, int64_t count, int from,
-               int64_t from_begin, int64_t to_begin, bool streaming,
+               int64_t from_begin, int64_t to_begin, const kernels::Walk& walk,
                int except = -1);
 
 // kInternal unless `rank` offers at least these bytes: ranks may disagree about

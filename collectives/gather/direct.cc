@@ -5,9 +5,9 @@
 #include "collectives/direct/move.h"
 #include "collectives/direct/slices.h"
 #include "collectives/direct/staged.h"
+#include "collectives/direct/walk.h"
 #include "collectives/gather/gather.h"
 #include "collectives/kernels/copy.h"
-#include "collectives/kernels/streaming.h"
 
 namespace shardproof {
 namespace {
@@ -52,8 +52,7 @@ Status Run(const Communicator& comm, const Args& args, const Blocks& blocks,
             peers, root, 0, ByteCount(out.Begin(rank) + in.Count(0), dtype)));
         const int64_t touched = 2 * out.Total();
         direct::MoveOne(peers, dtype, in.Count(0), rank, in.Begin(0), root,
-                        out.Begin(rank),
-                        kernels::ShouldStream(ByteCount(touched, dtype)));
+                        out.Begin(rank), direct::WalkOf(peers, touched, dtype));
         return OkStatus();
       });
 }

@@ -18,9 +18,15 @@
 HWY_BEFORE_NAMESPACE();
 namespace shardproof::kernels::HWY_NAMESPACE {
 
-void CopyStreamingDispatched(uint8_t* destination, const uint8_t* source,
-                             size_t bytes) {
-  CopyStreaming(destination, source, bytes);
+void CopyToAllStreaming(std::span<void* const> destinations, const void* source,
+                        size_t bytes, size_t piece) {
+  for (size_t i = 0; i < bytes; i += piece) {
+    const uint8_t* const from = static_cast<const uint8_t*>(source) + i;
+    for (void* destination : destinations) {
+      uint8_t* const to = static_cast<uint8_t*>(destination) + i;
+      if (to != from) CopyStreaming(to, from, std::min(piece, bytes - i));
+    }
+  }
   hwy::FlushStream();
 }
 
@@ -30,32 +36,58 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace shardproof::kernels {
 
-HWY_EXPORT(CopyStreamingDispatched);
+HWY_EXPORT(CopyToAllStreaming);
 
-void Copy(void* destination, const void* source, size_t bytes, bool streaming) {
-  if (bytes == 0 || destination == source) return;
-  if (!streaming) {
-    std::memcpy(destination, source, bytes);
-    return;
+namespace {
+
+// Small enough to stay in a first-level cache while it is stored to one
+// destination after the other.
+constexpr size_t kPiece = size_t{16} << 10;
+
+// visit(offset, size) for every piece of `bytes`.
+template <class Visit>
+void VisitPieces(size_t bytes, bool backward, const Visit& visit) {
+  const size_t pieces = (bytes + kPiece - 1) / kPiece;
+  for (size_t i = 0; i < pieces; ++i) {
+    const size_t at = kPiece * (backward ? pieces - 1 - i : i);
+    visit(at, std::min(kPiece, bytes - at));
   }
-  HWY_DYNAMIC_DISPATCH(CopyStreamingDispatched)
-  (static_cast<uint8_t*>(destination), static_cast<const uint8_t*>(source),
-   bytes);
+}
+
+}  // namespace
+
+void Copy(void* destination, const void* source, size_t bytes,
+          const Walk& walk) {
+  if (bytes == 0 || destination == source) return;
+  if (walk.streaming) {
+    HWY_DYNAMIC_DISPATCH(CopyToAllStreaming)
+    ({&destination, 1}, source, bytes, /*piece=*/bytes);
+  } else if (walk.backward) {
+    VisitPieces(bytes, /*backward=*/true, [&](size_t at, size_t size) {
+      std::memcpy(static_cast<std::byte*>(destination) + at,
+                  static_cast<const std::byte*>(source) + at, size);
+    });
+  } else {
+    std::memcpy(destination, source, bytes);
+  }
 }
 
 void CopyToAll(std::span<void* const> destinations, const void* source,
-               size_t bytes, bool streaming) {
-  // A piece stays in the first-level cache while it is stored to one destination after the other.
-  constexpr size_t kPiece = 8 << 10;
-  if (destinations.size() == 1)
-    return Copy(destinations[0], source, bytes, streaming);
-  for (size_t i = 0; i < bytes; i += kPiece) {
-    const size_t n = std::min(kPiece, bytes - i);
-    for (void* destination : destinations) {
-      Copy(static_cast<std::byte*>(destination) + i,
-           static_cast<const std::byte*>(source) + i, n, streaming);
-    }
+               size_t bytes, const Walk& walk) {
+  if (destinations.size() == 1) {
+    return Copy(destinations[0], source, bytes, walk);
   }
+  if (walk.streaming) {
+    HWY_DYNAMIC_DISPATCH(CopyToAllStreaming)
+    (destinations, source, bytes, kPiece);
+    return;
+  }
+  VisitPieces(bytes, walk.backward, [&](size_t at, size_t size) {
+    for (void* destination : destinations) {
+      Copy(static_cast<std::byte*>(destination) + at,
+           static_cast<const std::byte*>(source) + at, size);
+    }
+  });
 }
 
 }  // namespace shardproof::kernels

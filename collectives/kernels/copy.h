@@ -5,18 +5,19 @@
 #include <cstddef>
 #include <span>
 
+#include "collectives/kernels/streaming.h"
+
 namespace shardproof::kernels {
 
 // Copies `bytes` from `source` to `destination`, which do not overlap (equal
-// addresses are allowed: nothing happens). `streaming` stores around the
-// caches: see streaming.h.
+// addresses are allowed: nothing happens).
 void Copy(void* destination, const void* source, size_t bytes,
-          bool streaming = false);
+          const Walk& walk = {});
 
 // Copies `bytes` from `source` to every destination, reading the source once. A
 // destination may be the source itself.
 void CopyToAll(std::span<void* const> destinations, const void* source,
-               size_t bytes, bool streaming = false);
+               size_t bytes, const Walk& walk = {});
 
 }  // namespace shardproof::kernels
 

@@ -25,6 +25,7 @@
 #include "collectives/kernels/copy-inl.h"
 #include "collectives/kernels/fold-inl.h"
 #include "collectives/kernels/request.h"
+#include "collectives/kernels/streaming.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace shardproof::kernels::HWY_NAMESPACE {
@@ -39,11 +40,69 @@ struct Job {
   size_t destination_count;
   const double* scales;  // Null: none.
   int64_t divisor;       // 1: none.
-  bool streaming;
+  Walk walk;
   size_t origin = 0;  // The element at which the destinations begin.
 };
 
 enum class Into { kCache, kMemory };
+
+// __builtin_prefetch(p, 1) asks for a copy to read unless the compiler may
+// assume PREFETCHW, which every x86-64 processor decodes.
+HWY_INLINE void PrefetchToWrite(void* p) {
+#if HWY_ARCH_X86_64
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(p)));
+#else
+  __builtin_prefetch(p, 1);
+#endif
+}
+
+// The steps of a loop over elements [begin, end), `step` at a time while a whole
+// step fits, and the lines that it asks for ahead of its stores.
+//
+// A store to a line that this core does not own waits for it, and only a few
+// dozen stores can wait. Two ranks, f32 pairs on one AVX-512 machine, medians of
+// the time saved: 8, 10, 10 and 18 percent at 256 KiB, 1, 16 and 64 MiB. At 16
+// KiB, where the lines are here already, asking takes 60 percent more.
+template <Into kInto, typename T>
+class Steps {
+ public:
+  Steps(const Job<T>& job, size_t begin, size_t end, size_t step)
+      : begin_(begin),
+        step_(step),
+        count_((end - begin) / step),
+        backward_(kInto == Into::kCache && job.walk.backward),
+        ahead_(backward_ ? -kAhead : kAhead),
+        asks_(kInto == Into::kCache && (end - begin) * sizeof(T) >= kFar) {}
+
+  size_t count() const { return count_; }
+  // The element at which step `k` begins.
+  size_t At(size_t k) const {
+    return begin_ + (backward_ ? count_ - 1 - k : k) * step_;
+  }
+  // Behind the last step, forward.
+  size_t end() const { return begin_ + count_ * step_; }
+
+  // Before the step at element `i`, which is stored at `p`: asks for the lines of
+  // a step to come, but for none beyond the range. Another rank may be at work
+  // there.
+  HWY_INLINE void Prefetch(size_t i, T* p) const {
+    const size_t from_begin = i - begin_ + static_cast<size_t>(ahead_);
+    if (!asks_ || from_begin > (count_ - 1) * step_) return;
+    for (size_t j = 0; j < step_; j += kLineBytes / sizeof(T)) {
+      PrefetchToWrite(p + ahead_ + j);
+    }
+  }
+
+ private:
+  static constexpr size_t kLineBytes = 64;
+  static constexpr ptrdiff_t kAhead = 1024 / sizeof(T);
+  static constexpr size_t kFar = size_t{32} << 10;
+
+  size_t begin_, step_, count_;
+  bool backward_;
+  ptrdiff_t ahead_;
+  bool asks_;
+};
 
 template <Into kInto, typename T, class D>
 HWY_INLINE void StoreTo(hn::Vec<D> v, D d, T* HWY_RESTRICT p) {
@@ -69,12 +128,16 @@ HWY_INLINE hn::Vec<D> LoadScaled(D d, const Job<T>& job, size_t source,
   }
 }
 
-// Folds elements [begin, end) in steps of `kUnroll` vectors of D while a whole step fits; returns where it stopped.
+// Folds elements [begin, end) in steps of `kUnroll` vectors of D while a whole step fits; returns where the rest begins.
 template <ReduceOp kOp, Into kInto, int kUnroll, typename T, class D>
 HWY_INLINE size_t FoldSteps(D d, const Job<T>& job, size_t begin, size_t end) {
   const size_t n = hn::Lanes(d);
-  size_t i = begin;
-  for (; i + kUnroll * n <= end; i += kUnroll * n) {
+  const Steps<kInto, T> steps(job, begin, end, kUnroll * n);
+  for (size_t k = 0; k < steps.count(); ++k) {
+    const size_t i = steps.At(k);
+    for (size_t t = 0; t < job.destination_count; ++t) {
+      steps.Prefetch(i, job.destinations[t] + (i - job.origin));
+    }
     hn::Vec<D> sum[kUnroll];
     for (int u = 0; u < kUnroll; ++u) sum[u] = LoadScaled(d, job, 0, i + u * n);
     for (size_t s = 1; s < job.source_count; ++s) {
@@ -90,7 +153,7 @@ HWY_INLINE size_t FoldSteps(D d, const Job<T>& job, size_t begin, size_t end) {
                        job.destinations[t] + (i - job.origin) + u * n);
     }
   }
-  return i;
+  return steps.end();
 }
 
 // The same for two sources and one or two destinations without factors, where the loop over pointers would show.
@@ -102,20 +165,23 @@ HWY_INLINE size_t FoldPairs(D d, const Job<T>& job, size_t begin, size_t end) {
   const T* b = job.sources[1];
   T* y = job.destinations[0];
   T* z = job.destinations[kTwoDestinations ? 1 : 0];
-  size_t i = begin;
-  for (; i + kUnroll * n <= end; i += kUnroll * n) {
+  const Steps<kInto, T> steps(job, begin, end, kUnroll * n);
+  for (size_t k = 0; k < steps.count(); ++k) {
+    const size_t i = steps.At(k);
+    const size_t to = i - job.origin;
+    steps.Prefetch(i, y + to);
+    if constexpr (kTwoDestinations) steps.Prefetch(i, z + to);
     hn::Vec<D> x[kUnroll], sum[kUnroll];
     for (int u = 0; u < kUnroll; ++u) x[u] = Codec<T>::Load(d, a + i + u * n);
     for (int u = 0; u < kUnroll; ++u)
       sum[u] = Combine<kOp>(d, x[u], Codec<T>::Load(d, b + i + u * n));
-    for (int u = 0; u < kUnroll; ++u)
-      StoreTo<kInto>(sum[u], d, y + (i - job.origin) + u * n);
+    for (int u = 0; u < kUnroll; ++u) StoreTo<kInto>(sum[u], d, y + to + u * n);
     if constexpr (kTwoDestinations) {
       for (int u = 0; u < kUnroll; ++u)
-        StoreTo<kInto>(sum[u], d, z + (i - job.origin) + u * n);
+        StoreTo<kInto>(sum[u], d, z + to + u * n);
     }
   }
-  return i;
+  return steps.end();
 }
 
 // What is left when no block fits: less than a block, or, before the first alignment, less than a vector.
@@ -160,7 +226,7 @@ HWY_INLINE bool CanStream(const Job<T>& job) {
 
 template <ReduceOp kOp, typename T>
 HWY_NOINLINE void Fold(const Job<T>& job, size_t count) {
-  if (!job.streaming || !CanStream(job)) {
+  if (!job.walk.streaming || !CanStream(job)) {
     FoldRange<kOp, Into::kCache>(job, 0, count);
   } else if constexpr (!Codec<T>::kNarrow) {
     const size_t head = std::min(
@@ -199,7 +265,7 @@ HWY_INLINE void ReduceTyped(const Request& r) {
       .destination_count = r.destinations.size(),
       .scales = r.options.scales.empty() ? nullptr : r.options.scales.data(),
       .divisor = r.options.divisor,
-      .streaming = r.options.streaming};
+      .walk = r.options.walk};
   switch (r.op) {
     case ReduceOp::kProd:
       return Fold<ReduceOp::kProd>(job, r.count);

@@ -12,7 +12,7 @@ void Reduce(DType dtype, ReduceOp op, std::span<const void* const> sources,
             const ReduceOptions& options) {
   if (sources.size() == 1 && options.scales.empty() && options.divisor == 1) {
     CopyToAll(destinations, sources[0],
-              static_cast<size_t>(count) * SizeOf(dtype), options.streaming);
+              static_cast<size_t>(count) * SizeOf(dtype), options.walk);
     return;
   }
   const Request request = {

@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <span>
 
+#include "collectives/kernels/streaming.h"
 #include "reference/dtype.h"
 #include "reference/reduce_op.h"
 
@@ -34,9 +35,7 @@ struct ReduceOptions {
   // The result is divided by this: truly for floating point (not multiplied by
   // a reciprocal), towards zero for integers.
   int64_t divisor = 1;
-  // Store around the caches. Pays when the destinations will not be read before
-  // they would be evicted: see streaming.h.
-  bool streaming = false;
+  Walk walk = {};
 };
 
 // Folds `sources` (at least one) and stores the result to all `destinations`

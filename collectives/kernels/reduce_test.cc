@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -19,6 +20,9 @@
 
 namespace shardproof::kernels {
 namespace {
+
+constexpr std::array<Walk, 3> kWalks = {Walk{}, Walk{.streaming = true},
+                                        Walk{.backward = true}};
 
 // The type in which T is added.
 template <typename T>
@@ -195,7 +199,8 @@ void Check(ReduceOp op, size_t source_count, size_t destination_count,
           expected[i]))
           << Name(DTypeOf<T>()) << " " << Name(op) << ", " << source_count
           << " sources, element " << i << " of " << count << " in destination "
-          << t << (options.streaming ? ", streaming" : "")
+          << t << (options.walk.streaming ? ", streaming" : "")
+          << (options.walk.backward ? ", backward" : "")
           << (in_place ? ", in place" : "");
     }
   }
@@ -217,6 +222,7 @@ class ReduceTest : public testing::TestWithParam<Parameters> {
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   }
   DType dtype() const { return std::get<1>(GetParam()); }
+  Walk RandomWalk() { return kWalks[random_() % kWalks.size()]; }
   std::mt19937_64 random_{20240607};
 };
 
@@ -232,7 +238,7 @@ TEST_P(ReduceTest, MatchesTheScalarLoopAtEveryRemainder) {
            ++count) {
         const size_t sources = 1 + random_() % 4;
         const size_t destinations = 1 + random_() % 3;
-        const ReduceOptions options = {.streaming = random_() % 2 == 0};
+        const ReduceOptions options = {.walk = RandomWalk()};
         ASSERT_NO_FATAL_FAILURE(Check<T>(op, sources, destinations, count,
                                          random_() % 2 == 0, options, random_));
       }
@@ -244,15 +250,29 @@ TEST_P(ReduceTest, MatchesTheScalarLoopOnPairs) {
   Visit(dtype(), [&]<typename T>(TypeTag<T>) {
     for (ReduceOp op : kAllReduceOps) {
       for (size_t destinations : {1, 2}) {
-        for (bool streaming : {false, true}) {
+        for (Walk walk : kWalks) {
           for (bool in_place : {false, true}) {
             for (int trial = 0; trial < 20; ++trial) {
-              ASSERT_NO_FATAL_FAILURE(
-                  Check<T>(op, 2, destinations, random_() % 3000, in_place,
-                           {.streaming = streaming}, random_));
+              ASSERT_NO_FATAL_FAILURE(Check<T>(op, 2, destinations,
+                                               random_() % 3000, in_place,
+                                               {.walk = walk}, random_));
             }
           }
         }
+      }
+    }
+  });
+}
+
+// So long that the loops ask for lines ahead, in both directions.
+TEST_P(ReduceTest, MatchesTheScalarLoopOnLongArrays) {
+  Visit(dtype(), [&]<typename T>(TypeTag<T>) {
+    for (size_t sources : {2, 3}) {
+      for (Walk walk : kWalks) {
+        const size_t count = 70000 / sizeof(T) + random_() % 1000;
+        ASSERT_NO_FATAL_FAILURE(Check<T>(ReduceOp::kSum, sources, 2, count,
+                                         random_() % 2 == 0, {.walk = walk},
+                                         random_));
       }
     }
   });
@@ -269,7 +289,7 @@ TEST_P(ReduceTest, ScalesEachSourceAndDivides) {
                 .scales =
                     std::span<const double>(scales).first(scaled ? sources : 0),
                 .divisor = divisor,
-                .streaming = trial % 2 == 0};
+                .walk = RandomWalk()};
             ASSERT_NO_FATAL_FAILURE(Check<T>(ReduceOp::kSum, sources,
                                              1 + random_() % 3, random_() % 700,
                                              trial % 3 == 0, options, random_));
@@ -378,14 +398,14 @@ INSTANTIATE_TEST_SUITE_P(All, ReduceNarrowTest,
 TEST(CopyTest, CopiesEveryLengthAndAlignment) {
   std::mt19937_64 random(7);
   for (size_t bytes = 0; bytes < 1200; ++bytes) {
-    for (bool streaming : {false, true}) {
+    for (Walk walk : kWalks) {
       Array source(1, bytes, random() % 64), first(1, bytes, random() % 64),
           second(1, bytes, random() % 64);
       FillRandom<uint8_t>(random, source.data(), bytes);
-      Copy(first.data(), source.data(), bytes, streaming);
+      Copy(first.data(), source.data(), bytes, walk);
       ASSERT_EQ(std::memcmp(first.data(), source.data(), bytes), 0) << bytes;
       void* const destinations[] = {second.data(), source.data()};
-      CopyToAll(destinations, source.data(), bytes, streaming);
+      CopyToAll(destinations, source.data(), bytes, walk);
       ASSERT_EQ(std::memcmp(second.data(), source.data(), bytes), 0) << bytes;
       ASSERT_TRUE(first.GuardsIntact() && second.GuardsIntact() &&
                   source.GuardsIntact())
@@ -394,15 +414,25 @@ TEST(CopyTest, CopiesEveryLengthAndAlignment) {
   }
 }
 
+// Several pieces, and the pages that a streaming copy takes side by side.
 TEST(CopyTest, CopiesMoreThanAPiece) {
-  const size_t bytes = 100001;
   std::mt19937_64 random(8);
-  Array source(1, bytes, 3), first(1, bytes, 0), second(1, bytes, 5);
-  FillRandom<uint8_t>(random, source.data(), bytes);
-  void* const destinations[] = {first.data(), second.data()};
-  CopyToAll(destinations, source.data(), bytes, true);
-  EXPECT_EQ(std::memcmp(first.data(), source.data(), bytes), 0);
-  EXPECT_EQ(std::memcmp(second.data(), source.data(), bytes), 0);
+  for (size_t bytes : {16384, 16385, 32767, 100001}) {
+    for (Walk walk : kWalks) {
+      Array source(1, bytes, 3), first(1, bytes, 0), second(1, bytes, 5),
+          third(1, bytes, 7);
+      FillRandom<uint8_t>(random, source.data(), bytes);
+      void* const destinations[] = {first.data(), second.data()};
+      CopyToAll(destinations, source.data(), bytes, walk);
+      EXPECT_EQ(std::memcmp(first.data(), source.data(), bytes), 0) << bytes;
+      EXPECT_EQ(std::memcmp(second.data(), source.data(), bytes), 0) << bytes;
+      Copy(third.data(), source.data(), bytes, walk);
+      EXPECT_EQ(std::memcmp(third.data(), source.data(), bytes), 0) << bytes;
+      EXPECT_TRUE(first.GuardsIntact() && second.GuardsIntact() &&
+                  third.GuardsIntact())
+          << bytes;
+    }
+  }
 }
 
 }  // namespace

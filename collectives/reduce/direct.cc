@@ -8,7 +8,7 @@
 #include "collectives/direct/move.h"
 #include "collectives/direct/slices.h"
 #include "collectives/direct/staged.h"
-#include "collectives/kernels/streaming.h"
+#include "collectives/direct/walk.h"
 #include "collectives/reduce/reduce.h"
 
 namespace shardproof {
@@ -24,7 +24,7 @@ Status Eager(const Communicator& comm, const ReduceArgs& args, const Fold& fold,
       comm.MeetEager(args.send, ByteCount(args.count, args.dtype)));
   void* const recv = args.recv;
   if (comm.rank() == root) {
-    fold.Run(peers, {0, args.count}, {&recv, 1}, false);
+    fold.Run(peers, {0, args.count}, {&recv, 1});
   }
   return OkStatus();
 }
@@ -42,7 +42,7 @@ Status FoldSlice(const Peers& peers, const Fold& fold, int rank, int root,
       peers.Write(root, ByteCount(out.Begin(0) + slice.begin, dtype),
                   ByteCount(slice.count, dtype));
   fold.Run(peers, {in.Begin(0) + slice.begin, slice.count}, {&destination, 1},
-           kernels::ShouldStream(ByteCount(count * (p + 1), dtype)));
+           direct::WalkOf(peers, count * (p + 1), dtype));
   return OkStatus();
 }
 

@@ -6,7 +6,7 @@
 #include "collectives/direct/fold.h"
 #include "collectives/direct/slices.h"
 #include "collectives/direct/staged.h"
-#include "collectives/kernels/streaming.h"
+#include "collectives/direct/walk.h"
 #include "collectives/reduce_scatter/reduce_scatter.h"
 
 namespace shardproof {
@@ -33,7 +33,7 @@ Status Run(const Communicator& comm, const Args& args, const Blocks& blocks,
   if (bytes <= direct::kEagerLimit) {
     SP_ASSIGN_OR_RETURN(const Peers peers, comm.MeetEager(args.send, bytes));
     void* const recv = args.recv;
-    fold.Run(peers, BlockOf(blocks, rank), {&recv, 1}, false);
+    fold.Run(peers, BlockOf(blocks, rank), {&recv, 1});
     return OkStatus();
   }
   return direct::RunDirect(
@@ -44,7 +44,7 @@ Status Run(const Communicator& comm, const Args& args, const Blocks& blocks,
             peers.Write(rank, ByteCount(out.Begin(0), dtype),
                         ByteCount(out.Count(0), dtype));
         fold.Run(peers, BlockOf(in, rank), {&destination, 1},
-                 kernels::ShouldStream(ByteCount(touched, dtype)));
+                 direct::WalkOf(peers, touched, dtype));
         return OkStatus();
       });
 }

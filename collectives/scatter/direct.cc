@@ -5,8 +5,8 @@
 #include "collectives/direct/move.h"
 #include "collectives/direct/slices.h"
 #include "collectives/direct/staged.h"
+#include "collectives/direct/walk.h"
 #include "collectives/kernels/copy.h"
-#include "collectives/kernels/streaming.h"
 #include "collectives/scatter/scatter.h"
 
 namespace shardproof {
@@ -53,7 +53,7 @@ Status Run(const Communicator& comm, const Args& args, const Blocks& blocks,
         const int64_t touched = 2 * in.Total();
         direct::MoveOne(peers, dtype, in.Count(rank), root, in.Begin(rank),
                         rank, out.Begin(0),
-                        kernels::ShouldStream(ByteCount(touched, dtype)));
+                        direct::WalkOf(peers, touched, dtype));
         return OkStatus();
       });
 }

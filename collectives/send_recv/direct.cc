@@ -5,8 +5,8 @@
 #include "collectives/direct/move.h"
 #include "collectives/direct/slices.h"
 #include "collectives/direct/staged.h"
+#include "collectives/direct/walk.h"
 #include "collectives/kernels/copy.h"
-#include "collectives/kernels/streaming.h"
 #include "collectives/send_recv/send_recv.h"
 
 namespace shardproof {
@@ -51,7 +51,7 @@ Status SendRecvDirect(const Communicator& comm, const SendRecvArgs& args) {
     const int64_t touched = 2 * count * peers.size();
     direct::MoveOne(peers, args.dtype, count, args.source, in.Begin(0),
                     comm.rank(), out.Begin(0),
-                    kernels::ShouldStream(ByteCount(touched, args.dtype)));
+                    direct::WalkOf(peers, touched, args.dtype));
     return OkStatus();
   };
   SP_ASSIGN_OR_RETURN(const Peers peers, comm.Meet(ends.offer()));

@@ -51,7 +51,8 @@ StatusOr<double> MeasureCopyRate(const Communicator& comm, size_t copy_bytes,
   double best_us = 0;
   for (const bool streaming : {false, true}) {
     const Operation copy = [&, streaming] {
-      kernels::Copy(to->data(), from->data(), copy_bytes, streaming);
+      kernels::Copy(to->data(), from->data(), copy_bytes,
+                    {.streaming = streaming});
       return OkStatus();
     };
     SP_ASSIGN_OR_RETURN(const double us, MedianUs(comm, copy, seconds / 2));
