@@ -29,9 +29,12 @@ struct CollectiveFamily {
   Status (*reduce_scatter)(const Communicator&,
                            const ReduceScatterVArgs&) = nullptr;
   // Null where the algorithm is chosen by size and place.
-  Cost (*all_reduce_cost)(int, int64_t, DType) = nullptr;
-  Cost (*all_gather_cost)(std::span<const int64_t>, DType) = nullptr;
-  Cost (*reduce_scatter_cost)(std::span<const int64_t>, DType) = nullptr;
+  Cost (*all_reduce_cost)(int, int64_t, DType, Memory) = nullptr;
+  Cost (*all_gather_cost)(std::span<const int64_t>, DType, Memory) = nullptr;
+  Cost (*reduce_scatter_cost)(std::span<const int64_t>, DType,
+                              Memory) = nullptr;
+  // Where the tensors that callers pass lie, for the costs.
+  Memory memory = Memory::kShared;
   // Of a product that is summed over the ranks of the group: each rank rounds
   // its partial sum to `dtype` once, and the algorithm adds and rounds further.
   Arithmetic (*summed)(int ranks, DType dtype) = nullptr;
@@ -79,12 +82,20 @@ inline constexpr CollectiveFamily kRingCollectives = {
     .all_reduce = AllReduceRing,
     .all_gather = AllGatherVRing,
     .reduce_scatter = ReduceScatterVRing,
-    .all_reduce_cost = AllReduceRingCost,
-    .all_gather_cost = AllGatherVRingCost,
-    .reduce_scatter_cost = ReduceScatterVRingCost,
-    .summed = [](int ranks, DType dtype) {
-      return AllReduceRingArithmetic(ranks, dtype, ReduceOp::kSum);
-    }};
+    .all_reduce_cost =
+        [](int ranks, int64_t count, DType dtype, Memory) {
+          return AllReduceRingCost(ranks, count, dtype);
+        },
+    .all_gather_cost = [](std::span<const int64_t> counts, DType dtype,
+                          Memory) { return AllGatherVRingCost(counts, dtype); },
+    .reduce_scatter_cost =
+        [](std::span<const int64_t> counts, DType dtype, Memory) {
+          return ReduceScatterVRingCost(counts, dtype);
+        },
+    .summed =
+        [](int ranks, DType dtype) {
+          return AllReduceRingArithmetic(ranks, dtype, ReduceOp::kSum);
+        }};
 
 }  // namespace shardproof
 

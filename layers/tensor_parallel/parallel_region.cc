@@ -69,16 +69,18 @@ Status ParallelRegion::Leave(const Stream& stream, void* y) const {
 Cost EnterCost(int ranks, const RegionShape& shape,
                const CollectiveFamily& collectives) {
   if (!shape.sequence_parallel || ranks == 1) return {};
-  return collectives.all_gather_cost(CountsOf(ranks, shape), shape.dtype);
+  return collectives.all_gather_cost(CountsOf(ranks, shape), shape.dtype,
+                                     collectives.memory);
 }
 
 Cost LeaveCost(int ranks, const RegionShape& shape,
                const CollectiveFamily& collectives) {
   if (shape.sequence_parallel && ranks > 1) {
-    return collectives.reduce_scatter_cost(CountsOf(ranks, shape), shape.dtype);
+    return collectives.reduce_scatter_cost(CountsOf(ranks, shape), shape.dtype,
+                                           collectives.memory);
   }
   return collectives.all_reduce_cost(ranks, shape.tokens * shape.width,
-                                     shape.dtype);
+                                     shape.dtype, collectives.memory);
 }
 
 Status AgreeOnLayer(const Communicator& comm, std::string_view description) {
