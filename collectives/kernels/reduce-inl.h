@@ -60,9 +60,11 @@ HWY_INLINE void PrefetchToWrite(void* p) {
 // step fits, and the lines that it asks for ahead of its stores.
 //
 // A store to a line that this core does not own waits for it, and only a few
-// dozen stores can wait. Two ranks, f32 pairs on one AVX-512 machine, medians of
-// the time saved: 8, 10, 10 and 18 percent at 256 KiB, 1, 16 and 64 MiB. At 16
-// KiB, where the lines are here already, asking takes 60 percent more.
+// dozen stores can wait. Streaming stores wait for nothing, but the hardware
+// looks no further ahead of loads than the end of a page. Two ranks, f32 pairs
+// on one AVX-512 machine, medians of the time saved: 8, 10 and 10 percent at 256
+// KiB, 1 and 16 MiB, and 5 and 9 when streaming 64 and 256 MiB. At 16 KiB, where
+// the lines are here already, asking takes 60 percent more.
 template <Into kInto, typename T>
 class Steps {
  public:
@@ -72,7 +74,7 @@ class Steps {
         count_((end - begin) / step),
         backward_(kInto == Into::kCache && job.walk.backward),
         ahead_(backward_ ? -kAhead : kAhead),
-        asks_(kInto == Into::kCache && (end - begin) * sizeof(T) >= kFar) {}
+        asks_((end - begin) * sizeof(T) >= kFar) {}
 
   size_t count() const { return count_; }
   // The element at which step `k` begins.
@@ -82,21 +84,27 @@ class Steps {
   // Behind the last step, forward.
   size_t end() const { return begin_ + count_ * step_; }
 
-  // Before the step at element `i`, which is stored at `p`: asks for the lines of
-  // a step to come, but for none beyond the range. Another rank may be at work
-  // there.
-  HWY_INLINE void Prefetch(size_t i, T* p) const {
-    const size_t from_begin = i - begin_ + static_cast<size_t>(ahead_);
-    if (!asks_ || from_begin > (count_ - 1) * step_) return;
-    for (size_t j = 0; j < step_; j += kLineBytes / sizeof(T)) {
-      PrefetchToWrite(p + ahead_ + j);
-    }
+  // Before the step at element `i`: ask for the lines of a step to come, where it
+  // loads from (`p` is where this step does) and where it stores to.
+  HWY_INLINE void PrefetchSource(size_t i, const T* p) const {
+    if (kInto == Into::kCache || !Asks(i)) return;
+    for (size_t j = 0; j < step_; j += kLine) hwy::Prefetch(p + ahead_ + j);
+  }
+  HWY_INLINE void PrefetchDestination(size_t i, T* p) const {
+    if (kInto == Into::kMemory || !Asks(i)) return;
+    for (size_t j = 0; j < step_; j += kLine) PrefetchToWrite(p + ahead_ + j);
   }
 
  private:
-  static constexpr size_t kLineBytes = 64;
+  static constexpr size_t kLine = 64 / sizeof(T);
   static constexpr ptrdiff_t kAhead = 1024 / sizeof(T);
   static constexpr size_t kFar = size_t{32} << 10;
+
+  // Not beyond the range, where another rank may be at work.
+  HWY_INLINE bool Asks(size_t i) const {
+    const size_t at = i - begin_ + static_cast<size_t>(ahead_);
+    return asks_ && at <= (count_ - 1) * step_;
+  }
 
   size_t begin_, step_, count_;
   bool backward_;
@@ -136,7 +144,10 @@ HWY_INLINE size_t FoldSteps(D d, const Job<T>& job, size_t begin, size_t end) {
   for (size_t k = 0; k < steps.count(); ++k) {
     const size_t i = steps.At(k);
     for (size_t t = 0; t < job.destination_count; ++t) {
-      steps.Prefetch(i, job.destinations[t] + (i - job.origin));
+      steps.PrefetchDestination(i, job.destinations[t] + (i - job.origin));
+    }
+    for (size_t s = 0; s < job.source_count; ++s) {
+      steps.PrefetchSource(i, job.sources[s] + i);
     }
     hn::Vec<D> sum[kUnroll];
     for (int u = 0; u < kUnroll; ++u) sum[u] = LoadScaled(d, job, 0, i + u * n);
@@ -169,8 +180,10 @@ HWY_INLINE size_t FoldPairs(D d, const Job<T>& job, size_t begin, size_t end) {
   for (size_t k = 0; k < steps.count(); ++k) {
     const size_t i = steps.At(k);
     const size_t to = i - job.origin;
-    steps.Prefetch(i, y + to);
-    if constexpr (kTwoDestinations) steps.Prefetch(i, z + to);
+    steps.PrefetchSource(i, a + i);
+    steps.PrefetchSource(i, b + i);
+    steps.PrefetchDestination(i, y + to);
+    if constexpr (kTwoDestinations) steps.PrefetchDestination(i, z + to);
     hn::Vec<D> x[kUnroll], sum[kUnroll];
     for (int u = 0; u < kUnroll; ++u) x[u] = Codec<T>::Load(d, a + i + u * n);
     for (int u = 0; u < kUnroll; ++u)

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "collectives/direct/eager.h"
 #include "collectives/direct/slices.h"
 #include "reference/dtype.h"
 
@@ -12,7 +13,7 @@ namespace shardproof {
 // Whether ReduceDirect leaves all of the work to the root, to which small
 // vectors travel with the flags.
 constexpr bool ReduceIsEager(int64_t count, DType dtype) {
-  return direct::ByteCount(count, dtype) <= (size_t{8} << 10);
+  return direct::ByteCount(count, dtype) <= direct::kEagerLimit;
 }
 
 }  // namespace shardproof
