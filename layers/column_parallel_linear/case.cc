@@ -35,25 +35,29 @@ ParallelLinearConfig ConfigOf(const P& p) {
           .sequence_parallel = p.sequence_parallel};
 }
 
+// Inputs in the order in which they are used, then outputs.
 Tensors TensorsOf(const P& p) {
   const ExactLinearInputs exact =
       *ExactLinear(p.dtype, p.dtype, p.tokens, p.in, p.out);
   const Sharding tokens = p.sequence_parallel ? Shard(0) : Replicated();
   Tensors tensors = {
       Input("x", p.dtype, {p.tokens, p.in}, tokens).Data({.exact = exact.x}),
-      Input("w", p.dtype, {p.out, p.in}, Shard(0)).Data({.exact = exact.w}),
-      Input("dy", p.dtype, {p.tokens, p.out}, Shard(1))
-          .Data({.exact = exact.dy}),
-      Output("y", p.dtype, {p.tokens, p.out}, Shard(1)).SampleDimension(0),
-      Output("dx", p.dtype, {p.tokens, p.in}, tokens)
-          .Gradient()
-          .SampleDimension(0),
-      Output("dw", p.dtype, {p.out, p.in}, Shard(0))
-          .Gradient()
-          .SampleDimension(0)};
+      Input("w", p.dtype, {p.out, p.in}, Shard(0)).Data({.exact = exact.w})};
   if (p.bias) {
     tensors.push_back(
         Input("b", p.dtype, {p.out}, Shard(0)).Data({.exact = exact.b}));
+  }
+  tensors.push_back(Input("dy", p.dtype, {p.tokens, p.out}, Shard(1))
+                        .Data({.exact = exact.dy}));
+  tensors.push_back(
+      Output("y", p.dtype, {p.tokens, p.out}, Shard(1)).SampleDimension(0));
+  tensors.push_back(Output("dx", p.dtype, {p.tokens, p.in}, tokens)
+                        .Gradient()
+                        .SampleDimension(0));
+  tensors.push_back(Output("dw", p.dtype, {p.out, p.in}, Shard(0))
+                        .Gradient()
+                        .SampleDimension(0));
+  if (p.bias) {
     tensors.push_back(Output("db", p.dtype, {p.out}, Shard(0)).Gradient());
   }
   return tensors;
@@ -176,29 +180,27 @@ bool SequenceParallel(const P& p) {
   return p.ranks >= 2 && p.sequence_parallel;
 }
 
-// What a model asks for: its first product of the feed-forward block, the gate
-// beside it where there is one.
+// A model's projection to queries, keys and values. (Its other one, to the
+// feed-forward width, is measured as part of layers/mlp.)
 std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
-  const auto hidden = workload.shape.find("hidden");
-  const auto intermediate = workload.shape.find("intermediate");
-  const auto tokens = workload.shape.find("tokens");
-  const auto dtype = workload.facts.find("dtype");
-  if (hidden == workload.shape.end() || tokens == workload.shape.end() ||
-      intermediate == workload.shape.end() || dtype == workload.facts.end()) {
-    return {};
-  }
-  const auto parsed = ParseDType(dtype->second);
-  if (!parsed.ok()) return {};
-  const auto activation = workload.facts.find("activation");
-  const bool gated =
-      activation != workload.facts.end() && activation->second == "swiglu";
-  const auto bias = workload.facts.find("bias");
-  return {{.dtype = *parsed,
-           .bias = bias != workload.facts.end() && bias->second == "true",
-           .tokens = tokens->second,
-           .in = hidden->second,
-           .out = (gated ? 2 : 1) * intermediate->second,
-           .ranks = ranks}};
+  const auto size = [&](const char* name) {
+    const auto found = workload.shape.find(name);
+    return found == workload.shape.end() ? int64_t{0} : found->second;
+  };
+  const auto fact = [&](const char* name) {
+    const auto found = workload.facts.find(name);
+    return found == workload.facts.end() ? std::string() : found->second;
+  };
+  const auto dtype = ParseDType(fact("dtype"));
+  P p{.sequence_parallel = fact("sequence_parallel") == "true",
+      .bias = fact("bias") == "true",
+      .tokens = size("tokens"),
+      .in = size("hidden"),
+      .out = (size("heads") + 2 * size("kv_heads")) * size("head_dim"),
+      .ranks = ranks};
+  if (!dtype.ok() || p.tokens * p.in * p.out == 0) return {};
+  p.dtype = *dtype;
+  return {p};
 }
 
 double Flops(const P& p) {
@@ -208,7 +210,8 @@ double Flops(const P& p) {
 
 const RegisterCase kColumnParallelLinear(Case<P>{
     .name = "layers/column_parallel_linear",
-    .what = "y = x w^T + b with w cut by output, forward and backward",
+    .what = "y = x w^T + b with w cut by output: sums dx over ranks backward; "
+            "sequence-parallel gathers x, gathers it again, scatters dx",
     .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("sequence_parallel", &P::sequence_parallel, {false, true})

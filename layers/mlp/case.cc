@@ -63,40 +63,38 @@ TensorData Weight(DType dtype, int64_t terms) {
   return {.bounded = Uniform(dtype, 3 / std::sqrt(static_cast<double>(terms)))};
 }
 
+// Inputs in the order in which they are used, then outputs.
 Tensors TensorsOf(const P& p) {
   const int64_t h = p.hidden, f = p.intermediate;
   const Sharding tokens = p.sequence_parallel ? Shard(0) : Replicated();
-  Tensors tensors = {
-      Input("x", p.dtype, {p.tokens, h}, tokens),
-      Input("w_up", p.dtype, {f, h}, Shard(0)).Data(Weight(p.dtype, h)),
-      Input("w_down", p.dtype, {h, f}, Shard(1)).Data(Weight(p.dtype, f)),
-      Input("dy", p.dtype, {p.tokens, h}, tokens),
-      Output("y", p.dtype, {p.tokens, h}, tokens).SampleDimension(0),
-      Output("dx", p.dtype, {p.tokens, h}, tokens)
-          .Gradient()
-          .SampleDimension(0),
-      Output("dw_up", p.dtype, {f, h}, Shard(0)).Gradient().SampleDimension(0),
-      Output("dw_down", p.dtype, {h, f}, Shard(1))
-          .Gradient()
-          .SampleDimension(1)};
-  const auto add = [&](TensorSpec spec) { tensors.push_back(std::move(spec)); };
-  if (Gated(p)) {
-    add(Input("w_gate", p.dtype, {f, h}, Shard(0)).Data(Weight(p.dtype, h)));
-    add(Output("dw_gate", p.dtype, {f, h}, Shard(0))
-            .Gradient()
-            .SampleDimension(0));
-  }
-  if (!p.bias) return tensors;
-  add(Input("b_up", p.dtype, {f}, Shard(0)));
-  add(Input("b_down", p.dtype, {h}, Replicated()));
-  add(Output("db_up", p.dtype, {f}, Shard(0)).Gradient().SampleDimension(0));
-  add(Output("db_down", p.dtype, {h}, Replicated()).Gradient());
-  if (Gated(p)) {
-    add(Input("b_gate", p.dtype, {f}, Shard(0)));
-    add(Output("db_gate", p.dtype, {f}, Shard(0))
-            .Gradient()
-            .SampleDimension(0));
-  }
+  Tensors tensors;
+  const auto in = [&](std::string name, const Shape& shape, const Sharding& by,
+                      const TensorData& data = {}) {
+    tensors.push_back(Input(std::move(name), p.dtype, shape, by).Data(data));
+  };
+  const auto gradient = [&](std::string name, const Shape& shape,
+                            const Sharding& by, int sampled) {
+    tensors.push_back(Output(std::move(name), p.dtype, shape, by)
+                          .Gradient()
+                          .SampleDimension(sampled));
+  };
+  in("x", {p.tokens, h}, tokens);
+  if (Gated(p)) in("w_gate", {f, h}, Shard(0), Weight(p.dtype, h));
+  if (Gated(p) && p.bias) in("b_gate", {f}, Shard(0));
+  in("w_up", {f, h}, Shard(0), Weight(p.dtype, h));
+  if (p.bias) in("b_up", {f}, Shard(0));
+  in("w_down", {h, f}, Shard(1), Weight(p.dtype, f));
+  if (p.bias) in("b_down", {h}, Replicated());
+  in("dy", {p.tokens, h}, tokens);
+  tensors.push_back(
+      Output("y", p.dtype, {p.tokens, h}, tokens).SampleDimension(0));
+  gradient("dx", {p.tokens, h}, tokens, 0);
+  if (Gated(p)) gradient("dw_gate", {f, h}, Shard(0), 0);
+  if (Gated(p) && p.bias) gradient("db_gate", {f}, Shard(0), 0);
+  gradient("dw_up", {f, h}, Shard(0), 0);
+  if (p.bias) gradient("db_up", {f}, Shard(0), 0);
+  gradient("dw_down", {h, f}, Shard(1), 1);
+  if (p.bias) gradient("db_down", {h}, Replicated(), -1);
   return tensors;
 }
 
@@ -395,7 +393,7 @@ bool SeveralGated(const P& p) { return p.ranks >= 2 && Gated(p); }
 
 // --- The case ----------------------------------------------------------------
 
-// The feed-forward block of a model, plain and sequence-parallel.
+// The feed-forward block of a model.
 std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
   const auto size = [&](const char* name) {
     const auto found = workload.shape.find(name);
@@ -408,6 +406,7 @@ std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
   const auto dtype = ParseDType(fact("dtype"));
   P p{.activation = fact("activation") == "swiglu" ? Activation::kSwiGlu
                                                    : Activation::kGeluTanh,
+      .sequence_parallel = fact("sequence_parallel") == "true",
       .bias = fact("bias") == "true",
       .tokens = size("tokens"),
       .hidden = size("hidden"),
@@ -415,10 +414,7 @@ std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
       .ranks = ranks};
   if (!dtype.ok() || p.tokens * p.hidden * p.intermediate == 0) return {};
   p.dtype = *dtype;
-  std::vector<P> out = {p};
-  p.sequence_parallel = true;
-  if (ranks > 1) out.push_back(p);
-  return out;
+  return {p};
 }
 
 // Every product forward, and two more backward.
@@ -429,8 +425,9 @@ double Flops(const P& p) {
 
 const RegisterCase kMlp(Case<P>{
     .name = "layers/mlp",
-    .what = "a feed-forward block, column- then row-parallel, forward and "
-            "backward",
+    .what = "feed-forward block, column- then row-parallel: sums y over ranks "
+            "forward, dx backward; sequence-parallel gathers x, scatters y, "
+            "gathers dy and x, scatters dx",
     .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("activation", &P::activation,

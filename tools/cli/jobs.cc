@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <regex>
+#include <tuple>
 #include <utility>
 
 namespace shardproof {
@@ -169,18 +170,30 @@ StatusOr<std::vector<Job>> ChooseWorkloadJobs(const Options& options,
   return jobs;
 }
 
+// Cases alternate: else a budget would go to those whose names come first.
 void Interleave(std::vector<Job>& jobs) {
-  std::map<std::pair<const CaseInfo*, const ErasedVariant*>, int> seen;
-  std::vector<std::pair<int, Job>> turns;
+  // The place of a variant in its case, and how many of its jobs there were.
+  struct Seen {
+    size_t place = 0;
+    size_t jobs = 0;
+  };
+  std::map<const CaseInfo*, std::map<const ErasedVariant*, Seen>> seen;
+  std::vector<std::tuple<size_t, size_t, Job>> turns;
   turns.reserve(jobs.size());
   for (Job& job : jobs) {
-    const int turn = seen[{job.info, job.variant}]++;
-    turns.emplace_back(turn, std::move(job));
+    auto& variants = seen[job.info];
+    Seen& variant = variants.try_emplace(job.variant, Seen{variants.size(), 0})
+                        .first->second;
+    turns.emplace_back(variant.jobs++, variant.place, std::move(job));
   }
-  std::stable_sort(
-      turns.begin(), turns.end(),
-      [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (size_t i = 0; i < jobs.size(); ++i) jobs[i] = std::move(turns[i].second);
+  std::stable_sort(turns.begin(), turns.end(),
+                   [](const auto& a, const auto& b) {
+                     return std::tie(std::get<0>(a), std::get<1>(a)) <
+                            std::tie(std::get<0>(b), std::get<1>(b));
+                   });
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    jobs[i] = std::move(std::get<2>(turns[i]));
+  }
 }
 
 }  // namespace shardproof
