@@ -24,6 +24,7 @@ struct P {
   int64_t in = 0;
   int64_t out = 0;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 ParallelLinearConfig ConfigOf(const P& p) {
@@ -119,10 +120,10 @@ Variant<P> Over(const CollectiveFamily& collectives, unsigned needs,
   };
   if (collectives.has_cost()) {
     variant.cost = [collectives](const P& p) {
-      return ColumnParallelLinearForwardCost(p.ranks, ConfigOf(p),
-                                             collectives) +
-             ColumnParallelLinearBackwardCost(p.ranks, ConfigOf(p),
-                                              collectives);
+      CollectiveFamily placed = collectives;
+      placed.memory = p.memory;
+      return ColumnParallelLinearForwardCost(p.ranks, ConfigOf(p), placed) +
+             ColumnParallelLinearBackwardCost(p.ranks, ConfigOf(p), placed);
     };
   }
   variant.arithmetic = [collectives](const P& p) {

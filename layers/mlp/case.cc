@@ -43,6 +43,7 @@ struct P {
   int64_t hidden = 0;
   int64_t intermediate = 0;
   int ranks = 1;
+  Memory memory = Memory::kShared;
 };
 
 bool Gated(const P& p) { return p.activation == Activation::kSwiGlu; }
@@ -272,8 +273,10 @@ Variant<P> Over(const CollectiveFamily& collectives, unsigned needs,
   };
   if (collectives.has_cost()) {
     variant.cost = [collectives](const P& p) {
-      return ParallelMlpForwardCost(p.ranks, ConfigOf(p), collectives) +
-             ParallelMlpBackwardCost(p.ranks, ConfigOf(p), collectives);
+      CollectiveFamily placed = collectives;
+      placed.memory = p.memory;
+      return ParallelMlpForwardCost(p.ranks, ConfigOf(p), placed) +
+             ParallelMlpBackwardCost(p.ranks, ConfigOf(p), placed);
     };
   }
   variant.arithmetic = [collectives](const P& p) {
