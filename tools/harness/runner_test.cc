@@ -395,7 +395,7 @@ TEST(Runner, FindsAGradientOfTheWrongScale) {
     }
   };
   EXPECT_VERDICT(RunToy(Erase(c), "v", {.count = 10000, .ranks = 2}),
-                 Verdict::kIncorrect, "gain");
+                 Verdict::kIncorrect, "all are scaled by 1.003");
 }
 
 TEST(Runner, SaysInOneLineHowToSeeItAgain) {

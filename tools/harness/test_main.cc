@@ -2,12 +2,15 @@
 // number of ranks becomes a GoogleTest.
 //
 //     all_reduce_test [--backend=thread|mpi] [--ranks=1,2,3] [--seed=S]
-//                     [--timeout=SECONDS] [GoogleTest's flags]
+//                     [--timeout=SECONDS] [--every=N] [GoogleTest's flags]
 //
 //     collectives/all_reduce.ring/ranks4            every instance must pass
 //     collectives/all_reduce.ring/ranks4/ordinary   memory that peers cannot
 //                                                   address (mpi)
 //     collectives/all_reduce.mutant/short           some instance must not
+//
+// --every=N, or SHARDPROOF_TEST_EVERY=N in the environment, runs every Nth
+// instance of each variant: for builds that are many times slower.
 //
 // With --backend=mpi all processes of the launcher run the same tests, each
 // over all ranks; only rank 0 prints and writes files. Bazel's shards divide
@@ -35,6 +38,7 @@ struct Settings {
   std::vector<int> ranks;
   uint64_t seed = 1;
   double timeout = 120;  // Seconds per test.
+  uint64_t every = 1;
 };
 
 // Aborts what runs when its time is over, and ends the process when that does
@@ -85,7 +89,8 @@ class Conformance final : public ::testing::Test {
     ASSERT_TRUE(instances.ok()) << instances.status().ToString();
     size_t passed = 0, failed = 0;
     std::string refused = fmt::format("no instance for {} ranks", ranks_);
-    for (const Instance& instance : *instances) {
+    for (size_t i = 0; i < instances->size(); i += settings_.every) {
+      const Instance& instance = (*instances)[i];
       ASSERT_TRUE(world_.healthy()) << "an earlier failure ended the world";
       const Record r = RunOnWorld(world_, info_, variant_, instance,
                                   Options(settings_, ordinary_));
@@ -189,10 +194,17 @@ void RegisterAll(World& world, const Settings& settings) {
 
 StatusOr<Settings> ReadSettings(int* argc, char** argv) {
   Settings s;
+  if (const char* every = std::getenv("SHARDPROOF_TEST_EVERY")) {
+    s.every = std::strtoull(every, nullptr, 10);
+  }
   SP_RETURN_IF_ERROR(TakeFlag(argc, argv, "backend", &s.backend));
   SP_RETURN_IF_ERROR(TakeFlag(argc, argv, "ranks", &s.ranks));
   SP_RETURN_IF_ERROR(TakeFlag(argc, argv, "seed", &s.seed));
   SP_RETURN_IF_ERROR(TakeFlag(argc, argv, "timeout", &s.timeout));
+  SP_RETURN_IF_ERROR(TakeFlag(argc, argv, "every", &s.every));
+  if (s.every < 1) {
+    return InvalidArgument("--every {}: at least 1 is meant", s.every);
+  }
   return s;
 }
 
