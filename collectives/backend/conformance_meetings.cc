@@ -1,5 +1,6 @@
 // Meetings: what ranks of one node see of each other's memory.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -171,17 +172,18 @@ Status BarrierHolds(const Communicator& comm) {
   const int p = comm.size();
   const int me = comm.rank();
   SP_ASSIGN_OR_RETURN(const Buffer counter, comm.Allocate(sizeof(int)));
-  volatile int* const mine = counter.as<int>();
-  *mine = 0;
+  const std::atomic_ref<int> mine(*counter.as<int>());
+  mine = 0;
   SP_ASSIGN_OR_RETURN(
       const Peers peers,
       comm.Meet({.send = counter.data(), .send_bytes = sizeof(int)}));
   for (int round = 1; round <= 200; ++round) {
-    *mine = round;
+    mine = round;
     SP_RETURN_IF_ERROR(comm.Barrier());
     for (int r = 0; r < p; ++r) {
-      const int theirs =
-          *reinterpret_cast<const volatile int*>(peers.Read(r, 0, sizeof(int)));
+      // Who is a round ahead writes while this reads.
+      auto* const at = const_cast<std::byte*>(peers.Read(r, 0, sizeof(int)));
+      const int theirs = std::atomic_ref<int>(*reinterpret_cast<int*>(at));
       // One round ahead is all that a peer can be.
       if (theirs != round && theirs != round + 1) {
         return Internal("rank {} sees rank {} at round {} in round {}", me, r,

@@ -188,6 +188,12 @@ double Quantile(std::span<const double> sorted, double q) {
   return sorted[below] * (1 - share) + sorted[above] * share;
 }
 
+// std::lgamma stores the sign in a variable that all ranks would share.
+static double LogGamma(double x) {
+  int sign = 0;
+  return lgamma_r(x, &sign);
+}
+
 OrderInterval MedianInterval(int n, double confidence) {
   if (n < 1) return {};
   // The largest k with P(Binomial(n, 1/2) <= k) <= (1 - confidence) / 2.
@@ -195,8 +201,8 @@ OrderInterval MedianInterval(int n, double confidence) {
   double cumulative = 0;
   int k = -1;
   while (2 * (k + 1) < n - 1) {
-    const double choose = std::lgamma(n + 1.0) - std::lgamma(k + 2.0) -
-                          std::lgamma(static_cast<double>(n - k));
+    const double choose =
+        LogGamma(n + 1.0) - LogGamma(k + 2.0) - LogGamma(n - k);
     cumulative += std::exp(choose - n * std::log(2.0));
     if (!(cumulative <= tail)) break;
     ++k;
