@@ -43,7 +43,7 @@ Status Run(const Communicator& comm, const void* send, void* recv,
   return direct::RunDirect(
       comm, {send, Blocks::Even(count, 1), recv, blocks, dtype},
       [&](const Peers& peers, const Blocks& in, const Blocks& out) {
-        const int64_t touched = 2 * out.Total() * peers.size();
+        const int64_t touched = out.Total() * (peers.size() + 1);
         direct::MoveToAll(peers, dtype, in.Count(0), rank, in.Begin(0),
                           out.Begin(rank),
                           direct::WalkOf(peers, touched, dtype));

@@ -417,7 +417,7 @@ TEST(CopyTest, CopiesEveryLengthAndAlignment) {
 // Several pieces, and the pages that a streaming copy takes side by side.
 TEST(CopyTest, CopiesMoreThanAPiece) {
   std::mt19937_64 random(8);
-  for (size_t bytes : {16384, 16385, 32767, 100001}) {
+  for (size_t bytes : {16384, 16385, 32767, 100001, 200001}) {
     for (Walk walk : kWalks) {
       Array source(1, bytes, 3), first(1, bytes, 0), second(1, bytes, 5),
           third(1, bytes, 7);
