@@ -245,6 +245,8 @@ void Session::Run(
   run.repeats = phase.repeats;
   run.measure = phase.measure;
   run.timing = phase.timing;
+  run.check_elements = phase.check_elements;
+  run.check_flops = phase.check_flops;
   run.ordinary_memory = options_.memory == "ordinary";
   run.backend = options_.backend;
   run.repro_prefix = "shardproof verify";

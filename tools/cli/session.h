@@ -38,6 +38,9 @@ class Session {
     bool measure = false;
     MeasureOptions timing = {};
     int repeats = 3;
+    // Above these, outputs are checked on a sample (RunOptions).
+    int64_t check_elements = RunOptions{}.check_elements;
+    double check_flops = RunOptions{}.check_flops;
   };
   // Runs the jobs in order and gives each record to `on_record` (leader only).
   // Stops at an interrupt, a lost world, or when the budget is spent; what was
