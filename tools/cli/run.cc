@@ -25,8 +25,9 @@ constexpr int64_t kTokens = 512;
 // for minutes.
 constexpr int64_t kMostBytes = int64_t{256} << 20;
 
-// Every variant has just been verified in full. At a model's sizes, whose
-// reference takes longer than the operation, a sample is checked.
+// The variants have just been verified in full, as far as the budget went. At a
+// model's sizes, whose reference takes longer than the operation, a sample is
+// checked; the record says how many elements that were.
 constexpr int64_t kCheckElements = int64_t{1} << 18;
 constexpr double kCheckFlops = 2e8;
 
