@@ -19,8 +19,14 @@ class alignas(128) AbortFlag {
   AbortFlag(const AbortFlag&) = delete;
   AbortFlag& operator=(const AbortFlag&) = delete;
 
-  bool raised() const { return state_.load(std::memory_order_acquire) != 0; }
-  // The first call wins; its reason is cut to 500 bytes. From any thread.
+  // True from when the reason can be read, so that a wait that this ends says
+  // why.
+  bool raised() const {
+    return state_.load(std::memory_order_acquire) == kRaised;
+  }
+  // The first call wins; its reason is cut to 500 bytes. From any thread. The
+  // flag is up on return, also where another call raised it (unless that one
+  // was stopped half way: then after a while).
   void Raise(std::string_view reason);
   // Ok, or kAborted with the reason.
   Status status() const;
