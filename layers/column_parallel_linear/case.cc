@@ -10,7 +10,7 @@
 #include "collectives/chunks.h"
 #include "layers/column_parallel_linear/column_parallel_linear.h"
 #include "layers/kernels/gemm.h"
-#include "layers/planted/broken_collectives.h"
+#include "layers/pairing/layer_case.h"
 #include "reference/linear.h"
 
 namespace shardproof {
@@ -64,12 +64,6 @@ Tensors TensorsOf(const P& p) {
   return tensors;
 }
 
-// Of an output that is not sampled: all.
-Rows RowsOf(const Sample& sample, std::string_view output) {
-  const auto found = sample.find(output);
-  return found == sample.end() ? Rows{} : found->second;
-}
-
 StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
                                 const Inputs& in, const Sample& sample) {
   Arithmetic local = summed;
@@ -109,51 +103,12 @@ StatusOr<Operation> Bind(const P& p, RankContext& context,
   });
 }
 
-Variant<P> Over(const CollectiveFamily& collectives, unsigned needs,
-                std::string note) {
-  Variant<P> variant;
-  variant.name = collectives.name;
-  variant.needs = needs;
-  variant.note = std::move(note);
-  variant.bind = [collectives](const P& p, RankContext& context) {
-    return Bind(p, context, collectives);
-  };
-  if (collectives.has_cost()) {
-    variant.cost = [collectives](const P& p) {
-      CollectiveFamily placed = collectives;
-      placed.memory = p.memory;
-      return ColumnParallelLinearForwardCost(p.ranks, ConfigOf(p), placed) +
-             ColumnParallelLinearBackwardCost(p.ranks, ConfigOf(p), placed);
-    };
-  }
-  variant.arithmetic = [collectives](const P& p) {
-    return collectives.summed(p.ranks, p.dtype);
-  };
-  return variant;
+Cost CostOf(const P& p, const CollectiveFamily& collectives) {
+  return ColumnParallelLinearForwardCost(p.ranks, ConfigOf(p), collectives) +
+         ColumnParallelLinearBackwardCost(p.ranks, ConfigOf(p), collectives);
 }
 
 // --- Planted bugs ------------------------------------------------------------
-
-Mutant<P> Planted(std::string name, const CollectiveFamily& broken,
-                  std::function<bool(const P&)> applies) {
-  Mutant<P> mutant;
-  mutant.name = std::move(name);
-  mutant.bind = [broken](const P& p, RankContext& context) {
-    return Bind(p, context, broken);
-  };
-  mutant.applies = std::move(applies);
-  return mutant;
-}
-
-// The layer as it should be, and then `spoil`.
-template <class Spoil>
-StatusOr<Operation> Spoiled(const P& p, RankContext& context, Spoil spoil) {
-  SP_ASSIGN_OR_RETURN(const Operation good, Bind(p, context, kAutoCollectives));
-  return Operation([good, spoil, p, &context]() -> Status {
-    SP_RETURN_IF_ERROR(good());
-    return spoil(p, context);
-  });
-}
 
 // The backward pass forgets to gather the input: the weight's gradient is of
 // the rank's own tokens.
@@ -168,12 +123,7 @@ Status WeightGradientOfOwnTokens(const P& p, const RankContext& c) {
 
 // Every rank divides by the ranks what was never summed over them.
 Status BiasGradientDivided(const P& p, const RankContext& c) {
-  const TensorView db = c.out("db");
-  std::vector<double> values(static_cast<size_t>(db.num_elements()));
-  ToDouble(p.dtype, db.data, db.num_elements(), values.data());
-  for (double& v : values) v /= p.ranks;
-  FromDouble(p.dtype, values.data(), db.num_elements(), db.data);
-  return OkStatus();
+  return Scale(c.out("db"), 1.0 / p.ranks);
 }
 
 bool Several(const P& p) { return p.ranks >= 2; }
@@ -184,20 +134,13 @@ bool SequenceParallel(const P& p) {
 // A model's projection to queries, keys and values. (Its other one, to the
 // feed-forward width, is measured as part of layers/mlp.)
 std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
-  const auto size = [&](const char* name) {
-    const auto found = workload.shape.find(name);
-    return found == workload.shape.end() ? int64_t{0} : found->second;
-  };
-  const auto fact = [&](const char* name) {
-    const auto found = workload.facts.find(name);
-    return found == workload.facts.end() ? std::string() : found->second;
-  };
-  const auto dtype = ParseDType(fact("dtype"));
-  P p{.sequence_parallel = fact("sequence_parallel") == "true",
-      .bias = fact("bias") == "true",
-      .tokens = size("tokens"),
-      .in = size("hidden"),
-      .out = (size("heads") + 2 * size("kv_heads")) * size("head_dim"),
+  const auto dtype = TypeOf(workload);
+  P p{.sequence_parallel = FactOf(workload, "sequence_parallel") == "true",
+      .bias = FactOf(workload, "bias") == "true",
+      .tokens = ShapeOf(workload, "tokens"),
+      .in = ShapeOf(workload, "hidden"),
+      .out = (ShapeOf(workload, "heads") + 2 * ShapeOf(workload, "kv_heads")) *
+             ShapeOf(workload, "head_dim"),
       .ranks = ranks};
   if (!dtype.ok() || p.tokens * p.in * p.out == 0) return {};
   p.dtype = *dtype;
@@ -223,31 +166,19 @@ const RegisterCase kColumnParallelLinear(Case<P>{
              Axis("out", &P::out, {50, 3}).Bench({4096})},
     .tensors = TensorsOf,
     .reference = DenseReference<P>(Expected),
-    .variants = {Over(kAutoCollectives, kAnywhere,
-                      "sends by what is fastest here for the size"),
-                 Over(kDirectCollectives, kSharedMemory,
-                      "sends by loads and stores in shared memory"),
-                 Over(kRingCollectives, kAnywhere,
-                      "sends messages around a ring")},
-    .mutants = {Planted("input_gradient_left_partial", kWithoutReduction,
-                        Several),
-                Planted("input_gradient_averaged", kAveraging, Several),
-                Planted("input_not_gathered", kGatheringNothing,
-                        SequenceParallel),
-                Planted("input_gathered_backwards", kGatheringBackwards,
-                        SequenceParallel),
-                {.name = "weight_gradient_of_own_tokens",
-                 .bind =
-                     [](const P& p, RankContext& c) {
-                       return Spoiled(p, c, WeightGradientOfOwnTokens);
-                     },
-                 .applies = SequenceParallel},
-                {.name = "bias_gradient_divided",
-                 .bind =
-                     [](const P& p, RankContext& c) {
-                       return Spoiled(p, c, BiasGradientDivided);
-                     },
-                 .applies = [](const P& p) { return p.ranks >= 2 && p.bias; }}},
+    .variants = OverCollectives<P>(Bind, CostOf),
+    .mutants = {Planted<P>("input_gradient_left_partial", Bind,
+                           kWithoutReduction, Several),
+                Planted<P>("input_gradient_averaged", Bind, kAveraging,
+                           Several),
+                Planted<P>("input_not_gathered", Bind, kGatheringNothing,
+                           SequenceParallel),
+                Planted<P>("input_gathered_backwards", Bind,
+                           kGatheringBackwards, SequenceParallel),
+                Spoiled<P>("weight_gradient_of_own_tokens", Bind,
+                           WeightGradientOfOwnTokens, SequenceParallel),
+                Spoiled<P>("bias_gradient_divided", Bind, BiasGradientDivided,
+                           [](const P& p) { return p.ranks >= 2 && p.bias; })},
     .flops = Flops,
     .floor = [](const P& p) { return Floor{.flops = Flops(p) / p.ranks}; },
     .workload = WorkloadOf});

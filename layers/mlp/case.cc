@@ -14,7 +14,7 @@
 #include "collectives/chunks.h"
 #include "layers/kernels/activation.h"
 #include "layers/mlp/mlp.h"
-#include "layers/planted/broken_collectives.h"
+#include "layers/pairing/layer_case.h"
 #include "reference/mlp.h"
 
 namespace shardproof {
@@ -262,60 +262,12 @@ StatusOr<Operation> Bind(const P& p, RankContext& context,
   });
 }
 
-Variant<P> Over(const CollectiveFamily& collectives, unsigned needs,
-                std::string note) {
-  Variant<P> variant;
-  variant.name = collectives.name;
-  variant.needs = needs;
-  variant.note = std::move(note);
-  variant.bind = [collectives](const P& p, RankContext& context) {
-    return Bind(p, context, collectives);
-  };
-  if (collectives.has_cost()) {
-    variant.cost = [collectives](const P& p) {
-      CollectiveFamily placed = collectives;
-      placed.memory = p.memory;
-      return ParallelMlpForwardCost(p.ranks, ConfigOf(p), placed) +
-             ParallelMlpBackwardCost(p.ranks, ConfigOf(p), placed);
-    };
-  }
-  variant.arithmetic = [collectives](const P& p) {
-    return collectives.summed(p.ranks, p.dtype);
-  };
-  return variant;
+Cost CostOf(const P& p, const CollectiveFamily& collectives) {
+  return ParallelMlpForwardCost(p.ranks, ConfigOf(p), collectives) +
+         ParallelMlpBackwardCost(p.ranks, ConfigOf(p), collectives);
 }
 
 // --- Planted bugs ------------------------------------------------------------
-
-Mutant<P> Planted(std::string name, const CollectiveFamily& broken,
-                  std::function<bool(const P&)> applies) {
-  Mutant<P> mutant;
-  mutant.name = std::move(name);
-  mutant.bind = [broken](const P& p, RankContext& context) {
-    return Bind(p, context, broken);
-  };
-  mutant.applies = std::move(applies);
-  return mutant;
-}
-
-// The block as it should be, and then `spoil`.
-Mutant<P> Spoiled(std::string name,
-                  Status (*spoil)(const P&, const RankContext&),
-                  std::function<bool(const P&)> applies) {
-  Mutant<P> mutant;
-  mutant.name = std::move(name);
-  mutant.bind = [spoil](const P& p,
-                        RankContext& context) -> StatusOr<Operation> {
-    SP_ASSIGN_OR_RETURN(const Operation good,
-                        Bind(p, context, kAutoCollectives));
-    return Operation([good, spoil, p, &context]() -> Status {
-      SP_RETURN_IF_ERROR(good());
-      return spoil(p, context);
-    });
-  };
-  mutant.applies = std::move(applies);
-  return mutant;
-}
 
 Status BiasAddedByEveryRank(const P& p, const RankContext& c) {
   const TensorView y = c.out("y");
@@ -328,12 +280,7 @@ Status BiasAddedByEveryRank(const P& p, const RankContext& c) {
 
 // The gradient of a bias of which every rank added its share.
 Status BiasGradientDivided(const P& p, const RankContext& c) {
-  const TensorView db = c.out("db_down");
-  std::vector<double> values(static_cast<size_t>(db.num_elements()));
-  ToDouble(p.dtype, db.data, db.num_elements(), values.data());
-  for (double& v : values) v /= p.ranks;
-  FromDouble(p.dtype, values.data(), db.num_elements(), db.data);
-  return OkStatus();
+  return Scale(c.out("db_down"), 1.0 / p.ranks);
 }
 
 Status BiasGradientOfOwnTokens(const P& p, const RankContext& c) {
@@ -398,22 +345,15 @@ bool SeveralGated(const P& p) { return p.ranks >= 2 && Gated(p); }
 
 // The feed-forward block of a model.
 std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
-  const auto size = [&](const char* name) {
-    const auto found = workload.shape.find(name);
-    return found == workload.shape.end() ? int64_t{0} : found->second;
-  };
-  const auto fact = [&](const char* name) {
-    const auto found = workload.facts.find(name);
-    return found == workload.facts.end() ? std::string() : found->second;
-  };
-  const auto dtype = ParseDType(fact("dtype"));
-  P p{.activation = fact("activation") == "swiglu" ? Activation::kSwiGlu
-                                                   : Activation::kGeluTanh,
-      .sequence_parallel = fact("sequence_parallel") == "true",
-      .bias = fact("bias") == "true",
-      .tokens = size("tokens"),
-      .hidden = size("hidden"),
-      .intermediate = size("intermediate"),
+  const auto dtype = TypeOf(workload);
+  P p{.activation = FactOf(workload, "activation") == "swiglu"
+                        ? Activation::kSwiGlu
+                        : Activation::kGeluTanh,
+      .sequence_parallel = FactOf(workload, "sequence_parallel") == "true",
+      .bias = FactOf(workload, "bias") == "true",
+      .tokens = ShapeOf(workload, "tokens"),
+      .hidden = ShapeOf(workload, "hidden"),
+      .intermediate = ShapeOf(workload, "intermediate"),
       .ranks = ranks};
   if (!dtype.ok() || p.tokens * p.hidden * p.intermediate == 0) return {};
   p.dtype = *dtype;
@@ -443,22 +383,20 @@ const RegisterCase kMlp(Case<P>{
              Axis("intermediate", &P::intermediate, {50, 3}).Bench({3584})},
     .tensors = TensorsOf,
     .reference = DenseReference<P>(Expected),
-    .variants = {Over(kAutoCollectives, kAnywhere,
-                      "sends by what is fastest here for the size"),
-                 Over(kDirectCollectives, kSharedMemory,
-                      "sends by loads and stores in shared memory"),
-                 Over(kRingCollectives, kAnywhere,
-                      "sends messages around a ring")},
+    .variants = OverCollectives<P>(Bind, CostOf),
     .mutants =
-        {Planted("sums_left_partial", kWithoutReduction, Several),
-         Planted("sums_averaged", kAveraging, Several),
-         Planted("tokens_not_gathered", kGatheringNothing, SequenceParallel),
-         Planted("tokens_gathered_backwards", kGatheringBackwards,
-                 SequenceParallel),
-         Spoiled("bias_added_by_every_rank", BiasAddedByEveryRank, Biased),
-         Spoiled("bias_gradient_divided", BiasGradientDivided, Biased),
-         Spoiled("bias_gradient_of_own_tokens", BiasGradientOfOwnTokens,
-                 [](const P& p) { return SequenceParallel(p) && p.bias; }),
+        {Planted<P>("sums_left_partial", Bind, kWithoutReduction, Several),
+         Planted<P>("sums_averaged", Bind, kAveraging, Several),
+         Planted<P>("tokens_not_gathered", Bind, kGatheringNothing,
+                    SequenceParallel),
+         Planted<P>("tokens_gathered_backwards", Bind, kGatheringBackwards,
+                    SequenceParallel),
+         Spoiled<P>("bias_added_by_every_rank", Bind, BiasAddedByEveryRank,
+                    Biased),
+         Spoiled<P>("bias_gradient_divided", Bind, BiasGradientDivided, Biased),
+         Spoiled<P>("bias_gradient_of_own_tokens", Bind,
+                    BiasGradientOfOwnTokens,
+                    [](const P& p) { return SequenceParallel(p) && p.bias; }),
          {.name = "gate_and_up_cut_in_one_piece",
           .bind = BindCutInOnePiece,
           .applies = SeveralGated},

@@ -9,7 +9,7 @@
 
 #include "collectives/chunks.h"
 #include "layers/kernels/activation.h"
-#include "layers/planted/broken_collectives.h"
+#include "layers/pairing/layer_case.h"
 #include "layers/row_parallel_linear/row_parallel_linear.h"
 #include "reference/linear.h"
 
@@ -64,12 +64,6 @@ Tensors TensorsOf(const P& p) {
   return tensors;
 }
 
-// Of an output that is not sampled: all.
-Rows RowsOf(const Sample& sample, std::string_view output) {
-  const auto found = sample.find(output);
-  return found == sample.end() ? Rows{} : found->second;
-}
-
 StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
                                 const Inputs& in, const Sample& sample) {
   Arithmetic local = summed;
@@ -109,60 +103,12 @@ StatusOr<Operation> Bind(const P& p, RankContext& context,
   });
 }
 
-Variant<P> Over(const CollectiveFamily& collectives, unsigned needs,
-                std::string note) {
-  Variant<P> variant;
-  variant.name = collectives.name;
-  variant.needs = needs;
-  variant.note = std::move(note);
-  variant.bind = [collectives](const P& p, RankContext& context) {
-    return Bind(p, context, collectives);
-  };
-  if (collectives.has_cost()) {
-    variant.cost = [collectives](const P& p) {
-      CollectiveFamily placed = collectives;
-      placed.memory = p.memory;
-      return RowParallelLinearForwardCost(p.ranks, ConfigOf(p), placed) +
-             RowParallelLinearBackwardCost(p.ranks, ConfigOf(p), placed);
-    };
-  }
-  variant.arithmetic = [collectives](const P& p) {
-    return collectives.summed(p.ranks, p.dtype);
-  };
-  return variant;
+Cost CostOf(const P& p, const CollectiveFamily& collectives) {
+  return RowParallelLinearForwardCost(p.ranks, ConfigOf(p), collectives) +
+         RowParallelLinearBackwardCost(p.ranks, ConfigOf(p), collectives);
 }
 
 // --- Planted bugs ------------------------------------------------------------
-
-Mutant<P> Planted(std::string name, const CollectiveFamily& broken,
-                  std::function<bool(const P&)> applies) {
-  Mutant<P> mutant;
-  mutant.name = std::move(name);
-  mutant.bind = [broken](const P& p, RankContext& context) {
-    return Bind(p, context, broken);
-  };
-  mutant.applies = std::move(applies);
-  return mutant;
-}
-
-// The layer as it should be, and then `spoil`.
-Mutant<P> Spoiled(std::string name,
-                  Status (*spoil)(const P&, const RankContext&),
-                  std::function<bool(const P&)> applies) {
-  Mutant<P> mutant;
-  mutant.name = std::move(name);
-  mutant.bind = [spoil](const P& p,
-                        RankContext& context) -> StatusOr<Operation> {
-    SP_ASSIGN_OR_RETURN(const Operation good,
-                        Bind(p, context, kAutoCollectives));
-    return Operation([good, spoil, p, &context]() -> Status {
-      SP_RETURN_IF_ERROR(good());
-      return spoil(p, context);
-    });
-  };
-  mutant.applies = std::move(applies);
-  return mutant;
-}
 
 // Every rank adds the bias to its term of the sum.
 Status BiasAddedByEveryRank(const P& p, const RankContext& c) {
@@ -177,12 +123,7 @@ Status BiasAddedByEveryRank(const P& p, const RankContext& c) {
 // Every rank adds its share of the bias, so that the sum is right, and the
 // gradient that comes back through the share is not.
 Status BiasGradientDivided(const P& p, const RankContext& c) {
-  const TensorView db = c.out("db");
-  std::vector<double> values(static_cast<size_t>(db.num_elements()));
-  ToDouble(p.dtype, db.data, db.num_elements(), values.data());
-  for (double& v : values) v /= p.ranks;
-  FromDouble(p.dtype, values.data(), db.num_elements(), db.data);
-  return OkStatus();
+  return Scale(c.out("db"), 1.0 / p.ranks);
 }
 
 // The bias' gradient of the rank's own tokens, not summed over the ranks.
@@ -201,20 +142,12 @@ bool Biased(const P& p) { return p.ranks >= 2 && p.bias; }
 // A model's projection of the attention output. (Its other one, from the
 // feed-forward width, is measured as part of layers/mlp.)
 std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
-  const auto size = [&](const char* name) {
-    const auto found = workload.shape.find(name);
-    return found == workload.shape.end() ? int64_t{0} : found->second;
-  };
-  const auto fact = [&](const char* name) {
-    const auto found = workload.facts.find(name);
-    return found == workload.facts.end() ? std::string() : found->second;
-  };
-  const auto dtype = ParseDType(fact("dtype"));
-  P p{.sequence_parallel = fact("sequence_parallel") == "true",
-      .bias = fact("bias") == "true",
-      .tokens = size("tokens"),
-      .in = size("heads") * size("head_dim"),
-      .out = size("hidden"),
+  const auto dtype = TypeOf(workload);
+  P p{.sequence_parallel = FactOf(workload, "sequence_parallel") == "true",
+      .bias = FactOf(workload, "bias") == "true",
+      .tokens = ShapeOf(workload, "tokens"),
+      .in = ShapeOf(workload, "heads") * ShapeOf(workload, "head_dim"),
+      .out = ShapeOf(workload, "hidden"),
       .ranks = ranks};
   if (!dtype.ok() || p.tokens * p.in * p.out == 0) return {};
   p.dtype = *dtype;
@@ -240,22 +173,20 @@ const RegisterCase kRowParallelLinear(Case<P>{
              Axis("out", &P::out, {40}).Bench({1024})},
     .tensors = TensorsOf,
     .reference = DenseReference<P>(Expected),
-    .variants = {Over(kAutoCollectives, kAnywhere,
-                      "sends by what is fastest here for the size"),
-                 Over(kDirectCollectives, kSharedMemory,
-                      "sends by loads and stores in shared memory"),
-                 Over(kRingCollectives, kAnywhere,
-                      "sends messages around a ring")},
+    .variants = OverCollectives<P>(Bind, CostOf),
     .mutants =
-        {Planted("output_left_partial", kWithoutReduction, Several),
-         Planted("output_averaged", kAveraging, Several),
-         Planted("gradient_not_gathered", kGatheringNothing, SequenceParallel),
-         Planted("gradient_gathered_backwards", kGatheringBackwards,
-                 SequenceParallel),
-         Spoiled("bias_added_by_every_rank", BiasAddedByEveryRank, Biased),
-         Spoiled("bias_gradient_divided", BiasGradientDivided, Biased),
-         Spoiled("bias_gradient_of_own_tokens", BiasGradientOfOwnTokens,
-                 [](const P& p) { return SequenceParallel(p) && p.bias; })},
+        {Planted<P>("output_left_partial", Bind, kWithoutReduction, Several),
+         Planted<P>("output_averaged", Bind, kAveraging, Several),
+         Planted<P>("gradient_not_gathered", Bind, kGatheringNothing,
+                    SequenceParallel),
+         Planted<P>("gradient_gathered_backwards", Bind, kGatheringBackwards,
+                    SequenceParallel),
+         Spoiled<P>("bias_added_by_every_rank", Bind, BiasAddedByEveryRank,
+                    Biased),
+         Spoiled<P>("bias_gradient_divided", Bind, BiasGradientDivided, Biased),
+         Spoiled<P>("bias_gradient_of_own_tokens", Bind,
+                    BiasGradientOfOwnTokens,
+                    [](const P& p) { return SequenceParallel(p) && p.bias; })},
     .flops = Flops,
     .floor = [](const P& p) { return Floor{.flops = Flops(p) / p.ranks}; },
     .workload = WorkloadOf});

@@ -4,7 +4,8 @@ Prints what is wrong, and exits with 1 if anything is. Without arguments it look
 
 * No source file is over 500 lines.
 * Includes follow the rules in /BUILD. Bazel's visibility stops most breaches when they compile; this one also sees the
-  ones that a dependency of a dependency would let through, and harness headers outside of a case.cc.
+  ones that a dependency of a dependency would let through, and harness headers outside of a case.cc or of a folder
+  `pairing`, where several case.cc have what they share.
 * MPI, NCCL and CUDA headers are only in backend/ and in .cu files.
 * Headers are guarded by #ifndef SHARDPROOF_<PATH>_H_. Not x-inl.h: Highway includes those once per instruction set.
 """
@@ -55,7 +56,8 @@ def check_includes(path, text):
     other = included.split('/', maxsplit=1)[0]
     if folder is None or other not in FOLDERS or other == top or '/' not in included:
       continue
-    if other == 'tools' and os.path.basename(path) == 'case.cc' and included.startswith('tools/harness/'):
+    pairs = os.path.basename(path) == 'case.cc' or '/pairing/' in path
+    if other == 'tools' and pairs and included.startswith('tools/harness/'):
       continue
     if other not in MAY_INCLUDE[folder] and included not in MAY_INCLUDE[folder]:
       yield f'{path}: includes {included}, but {folder} may include only: {", ".join(MAY_INCLUDE[folder]) or "nothing"}'

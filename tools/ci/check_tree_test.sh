@@ -25,6 +25,7 @@ include() { expect "$3 in $2" "$1" "$2" <<<"#include \"$3\""; }
 include '' reference/a.cc reference/b.h
 include '' collectives/scan/ring.cc reference/b.h
 include '' collectives/scan/case.cc tools/harness/case.h
+include '' layers/pairing/layer_case.cc tools/harness/case.h
 include '' collectives/backend/mpi/mpi_world.cc mpi.h
 include '' tools/harness/world.cc collectives/communicator.h
 include '' tools/harness/world.cc collectives/backend/thread/thread_world.h
@@ -33,6 +34,7 @@ include '' pipeline/train_step/step.cc attention/ring/ring.h
 include 'may include only' reference/a.cc collectives/communicator.h
 include 'may include only' reports/record.cc reference/tensor.h
 include 'may include only' collectives/scan/ring.cc tools/harness/case.h
+include 'may include only' layers/mlp/mlp.cc tools/harness/case.h
 include 'may include only' collectives/scan/ring.cc layers/mlp/mlp.h
 include 'may include only' pipeline/validate/validate.cc attention/ring/ring.h
 include 'belongs under backend/' collectives/scan/native.cc mpi.h

@@ -1,4 +1,4 @@
-#include "layers/planted/broken_collectives.h"
+#include "layers/pairing/broken_collectives.h"
 
 #include <cstring>
 #include <vector>

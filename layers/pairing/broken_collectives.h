@@ -1,7 +1,7 @@
 // Collectives with bugs, to plant into any layer: what it sends goes wrong while
 // the layer itself is as it was. For cases; nothing else uses them.
-#ifndef SHARDPROOF_LAYERS_PLANTED_BROKEN_COLLECTIVES_H_
-#define SHARDPROOF_LAYERS_PLANTED_BROKEN_COLLECTIVES_H_
+#ifndef SHARDPROOF_LAYERS_PAIRING_BROKEN_COLLECTIVES_H_
+#define SHARDPROOF_LAYERS_PAIRING_BROKEN_COLLECTIVES_H_
 
 #include "layers/tensor_parallel/collective_family.h"
 
@@ -18,4 +18,4 @@ extern const CollectiveFamily kGatheringBackwards;
 
 }  // namespace shardproof
 
-#endif  // SHARDPROOF_LAYERS_PLANTED_BROKEN_COLLECTIVES_H_
+#endif  // SHARDPROOF_LAYERS_PAIRING_BROKEN_COLLECTIVES_H_
