@@ -70,7 +70,7 @@ RowSums<typename Codec<T>::Lane> SumRow(const T* x, int64_t n, bool spread) {
     if (block_max > row.max) {
       // exp is 0 before the first block, whose maximum is lower than any.
       row.exp *= std::exp(row.max - block_max);
-      if (begin > 0)
+      if (spread && begin > 0)
         row.spread += static_cast<Lane>(begin) * (row.max - block_max);
       row.max = block_max;
     }
