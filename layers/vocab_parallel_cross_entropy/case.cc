@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "collectives/mesh.h"
 #include "layers/pairing/layer_case.h"
 #include "layers/vocab_parallel_cross_entropy/vocab_parallel_cross_entropy.h"
 #include "reference/cross_entropy.h"
@@ -130,24 +129,33 @@ StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
 
 // --- The variants ------------------------------------------------------------
 
-// The ranks with the same tokens, and those with the same columns.
-StatusOr<Mesh*> MeshOf(const P& p, const RankContext& c) {
-  return c.comm().Attribute<Mesh>(
-      fmt::format("vocab_parallel_cross_entropy {}", p.data_parallel), [&] {
-        return Mesh::Create(
-            c.comm(), {{"tp", TensorParallel(p)}, {"dp", p.data_parallel}});
+// Kept with the communicator of all, so they must not refer to it: no Mesh.
+struct Groups {
+  Communicator tp;  // The ranks with the same tokens.
+  Communicator dp;  // Those with the same columns.
+};
+
+StatusOr<Groups*> GroupsOf(const P& p, const RankContext& c) {
+  const Communicator& all = c.comm();
+  return all.Attribute<Groups>(
+      fmt::format("vocab_parallel_cross_entropy {}", p.data_parallel),
+      [&]() -> StatusOr<Groups> {
+        const int t = TensorParallel(p), rank = all.rank();
+        Groups groups;
+        SP_ASSIGN_OR_RETURN(groups.tp, all.Split(rank / t, rank));
+        SP_ASSIGN_OR_RETURN(groups.dp, all.Split(rank % t, rank));
+        return groups;
       });
 }
 
 StatusOr<Operation> Bind(const P& p, RankContext& context,
                          const CollectiveFamily& collectives) {
-  SP_ASSIGN_OR_RETURN(const Mesh* const mesh, MeshOf(p, context));
-  const Communicator* const data =
-      p.data_parallel > 1 ? &mesh->Along("dp") : nullptr;
-  SP_ASSIGN_OR_RETURN(VocabParallelCrossEntropy made,
-                      VocabParallelCrossEntropy::Create(
-                          mesh->Along("tp"), ConfigOf(p, context.comm().rank()),
-                          data, collectives));
+  SP_ASSIGN_OR_RETURN(const Groups* const groups, GroupsOf(p, context));
+  const Communicator* const data = p.data_parallel > 1 ? &groups->dp : nullptr;
+  SP_ASSIGN_OR_RETURN(
+      VocabParallelCrossEntropy made,
+      VocabParallelCrossEntropy::Create(
+          groups->tp, ConfigOf(p, context.comm().rank()), data, collectives));
   const auto layer =
       std::make_shared<VocabParallelCrossEntropy>(std::move(made));
   return Operation([layer, p, &c = context]() -> Status {
@@ -202,11 +210,11 @@ enum class Flaw {
 
 class Gathered {
  public:
-  Gathered(const P& p, RankContext& c, const Mesh& mesh, Flaw flaw)
+  Gathered(const P& p, RankContext& c, const Groups& groups, Flaw flaw)
       : p_(p),
         c_(c),
-        tp_(mesh.Along("tp")),
-        dp_(mesh.Along("dp")),
+        tp_(groups.tp),
+        dp_(groups.dp),
         flaw_(flaw),
         cut_(CutOf(p, c.comm().rank())) {
     const Interval tokens = TokensOfRank(p, c.comm().rank());
@@ -340,8 +348,8 @@ class Gathered {
 };
 
 StatusOr<Operation> BindGathered(const P& p, RankContext& context, Flaw flaw) {
-  SP_ASSIGN_OR_RETURN(const Mesh* const mesh, MeshOf(p, context));
-  const auto gathered = std::make_shared<Gathered>(p, context, *mesh, flaw);
+  SP_ASSIGN_OR_RETURN(const Groups* const groups, GroupsOf(p, context));
+  const auto gathered = std::make_shared<Gathered>(p, context, *groups, flaw);
   return Operation([gathered] { return gathered->Run(); });
 }
 
@@ -363,6 +371,10 @@ std::vector<Variant<P>> Variants() {
   gathered.note = "gathers the logits and computes all of the loss everywhere";
   gathered.bind = [](const P& p, RankContext& context) {
     return BindGathered(p, context, Flaw::kNone);
+  };
+  gathered.refuses = [](const P& p) -> std::optional<std::string> {
+    if (p.vocabulary <= 1000) return std::nullopt;
+    return "written for checks, not for speed: up to 1000 ids";
   };
   variants.push_back(std::move(gathered));
   return variants;
