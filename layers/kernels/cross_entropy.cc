@@ -255,13 +255,26 @@ double LossTyped(const CrossEntropyShape& shape, const int64_t* targets,
   return total;
 }
 
+// Here, since a build for one instruction set names the namespace of that one.
+void Local(const CrossEntropyShape& shape, const void* logits,
+           const int64_t* targets, void* local_max, void* sums) {
+  HWY_DYNAMIC_DISPATCH(LocalDispatched)
+  (shape, logits, targets, local_max, sums);
+}
+
+void Gradient(const CrossEntropyShape& shape, const void* logits,
+              const int64_t* targets, const void* max, const void* inverse,
+              const CrossEntropyUpstream& up, void* dlogits) {
+  HWY_DYNAMIC_DISPATCH(GradientDispatched)
+  (shape, logits, targets, max, inverse, up, dlogits);
+}
+
 }  // namespace
 }  // namespace kernels
 
 void CrossEntropyLocal(const CrossEntropyShape& shape, const void* logits,
                        const int64_t* targets, void* local_max, void* sums) {
-  HWY_DYNAMIC_DISPATCH(kernels::LocalDispatched)
-  (shape, logits, targets, local_max, sums);
+  kernels::Local(shape, logits, targets, local_max, sums);
 }
 
 void CrossEntropyRescale(const CrossEntropyShape& shape, const void* logits,
@@ -290,8 +303,8 @@ void CrossEntropyGradient(const CrossEntropyShape& shape, const void* logits,
                           const int64_t* targets, const void* max,
                           const void* inverse_sums,
                           const CrossEntropyUpstream& upstream, void* dlogits) {
-  HWY_DYNAMIC_DISPATCH(kernels::GradientDispatched)
-  (shape, logits, targets, max, inverse_sums, upstream, dlogits);
+  kernels::Gradient(shape, logits, targets, max, inverse_sums, upstream,
+                    dlogits);
 }
 
 }  // namespace shardproof
