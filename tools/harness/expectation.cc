@@ -112,6 +112,12 @@ Segments PartOf(const Segments& segments, int part, int parts) {
   return out;
 }
 
+Segments ComparedSegments(const TensorSpec& spec, int rank, int ranks,
+                          const Sample& sample) {
+  const Segments all = SampledSegments(spec, rank, ranks, sample);
+  return spec.is_replica() ? PartOf(all, rank, ranks) : all;
+}
+
 Bounded Expectation::Untouched() {
   return {.value = std::numeric_limits<double>::quiet_NaN(), .worst = -1};
 }
