@@ -133,7 +133,8 @@ Expectation::Expectation(const CaseInfo& info, const Instance& instance,
       sample_(sample) {}
 
 Status Expectation::Prepare(Workspace* workspace, uint64_t key) {
-  if (!is_dense() || dense_ != nullptr) return OkStatus();
+  if (!is_dense()) return OkStatus();
+  if (dense_ != nullptr) return dense_->status();
   const auto compute = [this]() -> StatusOr<DenseOutputs> {
     auto outputs = info_.dense(instance_, arithmetic_, inputs_, sample_);
     if (!outputs.ok()) return outputs.status().WithContext("the reference");
