@@ -89,7 +89,9 @@ ExitCode ExitCodeOf(const Record& record) {
 }
 
 Session::Session(Options options, std::unique_ptr<World> world)
-    : options_(std::move(options)), world_(std::move(world)) {
+    : options_(std::move(options)),
+      world_(std::move(world)),
+      ceilings_(*world_) {
   watchdog_ = std::make_unique<Watchdog>(
       *world_, kGraceSeconds,
       [this](const std::vector<std::string>& whereabouts, bool hung) {
@@ -283,6 +285,7 @@ void Session::Run(
     if (!Continue(in_time && !Interrupted())) break;
     const Job& job = jobs[done];
     ShowProgress(phase, done, jobs.size(), &job);
+    if (phase.measure) run.rates = ceilings_.Of(job);
     const Record record = RunOne(job, run);
     if (interrupted_) break;
     if (leader()) {

@@ -59,6 +59,8 @@ StatusOr<Workload> WorkloadOf(const std::string& model,
                          ? "swiglu"
                          : "gelu_tanh"},
       {"bias", config.mlp_bias ? "true" : "false"},
+      {"norm",
+       config.norm == models::Norm::kLayerNorm ? "layer_norm" : "rms_norm"},
       {"dtype", std::string(Name(layout.dtype))}};
   for (const models::Message& message : messages) {
     if (!Serves(message, ranks)) continue;
