@@ -326,7 +326,7 @@ const RegisterCase kDataParallel(Case<P>{
              Axis("micro_batches", &P::micro_batches, {3, 1}).Bench({1}),
              Axis("tokens", &P::tokens, {33, 2}).Bench({256}),
              Axis("width", &P::width, {12}).Bench({512}),
-             Axis("layers", &P::layers, {2}).Bench({8}),
+             Axis("layers", &P::layers, {2}).Bench({6}),
              Axis("bucket", &P::bucket, {156}).Bench({1 << 18})},
     .skip = Skip,
     .tensors = StackTensors,

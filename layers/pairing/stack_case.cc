@@ -83,6 +83,21 @@ StackData ExactStack(const StackCase& p) {
   return data;
 }
 
+// At most 16 numbers in each row: bounds grow like sums of magnitudes from layer
+// to layer, and would lose sight of the values in a deep stack of full ones.
+Distribution BoundedWeight(const StackCase& p) {
+  int64_t tile = 1;
+  while ((p.width + tile - 1) / tile > 16) tile *= 2;
+  const int64_t terms = (p.width + tile - 1) / tile;
+  Distribution weight =
+      Uniform(p.dtype, 3 / std::sqrt(static_cast<double>(terms)));
+  if (tile > 1) {
+    weight.columns = p.width;
+    weight.tile = tile;
+  }
+  return weight;
+}
+
 const std::vector<Bounded>& ValuesOf(const LinearStackGradients& g,
                                      int parameter) {
   if (parameter == LinearStackConfig::kPrefix) return g.prefix.values;
@@ -180,9 +195,7 @@ std::string NameOf(int parameter) {
 Tensors StackTensors(const StackCase& p) {
   const LinearStackConfig stack = WholeStack(p);
   const StackData exact = ExactStack(p);
-  const TensorData weight = {
-      .exact = exact.w,
-      .bounded = Uniform(p.dtype, 3 / std::sqrt(static_cast<double>(p.width)))};
+  const TensorData weight = {.exact = exact.w, .bounded = BoundedWeight(p)};
   Tensors tensors = {Input("x", p.dtype, {p.tokens, p.width}, OverReplicas(p))
                          .Data({.exact = exact.x})};
   for (int i = 0; i < stack.parameters(); ++i) {
