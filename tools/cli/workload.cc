@@ -59,6 +59,8 @@ StatusOr<Workload> WorkloadOf(const std::string& model,
                          ? "swiglu"
                          : "gelu_tanh"},
       {"bias", config.mlp_bias ? "true" : "false"},
+      {"latent_attention", config.is_latent() ? "true" : "false"},
+      {"rope_theta", fmt::format("{}", config.rope_theta)},
       {"dtype", std::string(Name(layout.dtype))}};
   for (const models::Message& message : messages) {
     if (!Serves(message, ranks)) continue;
