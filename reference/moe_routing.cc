@@ -84,6 +84,23 @@ std::vector<bool> Kept(const MoeInputs& in, const std::vector<int32_t>& chosen,
   return kept;
 }
 
+// d z_te / d dw_ts: of the softmax over all experts, p_s (1[e = c_s] - p_e), or
+// over the chosen ones, w_s (1[e = c_s] - w_e), where those that were not chosen
+// do not take part.
+Bounded Slope(bool renormalised, const MoeRouting& routing, int64_t t,
+              int64_t k, int64_t e, int64_t s) {
+  const int32_t* chosen = &routing.chosen[static_cast<size_t>(t * k)];
+  Bounded of_e = routing.probabilities.at(t, e);
+  if (renormalised) {
+    of_e = {};
+    for (int64_t j = 0; j < k; ++j) {
+      if (chosen[j] == e) of_e = routing.weights.at(t, j);
+    }
+  }
+  const Bounded one{chosen[s] == e ? 1.0 : 0.0};
+  return routing.weights.at(t, s) * (one - of_e);
+}
+
 }  // namespace
 
 StatusOr<MoeRouting> MoeRoute(const MoeInputs& in, const Arithmetic& a) {
@@ -192,15 +209,16 @@ Matrix MoeRouteGradient(const MoeInputs& in, const MoeRouting& routing,
     const auto row = static_cast<int64_t>(i), t = dz.rows[i];
     const std::span<const Bounded> p = routing.probabilities.row(t);
     const int32_t* chosen = &routing.chosen[static_cast<size_t>(t * k)];
-    std::vector<Bounded> through_weights, of_chosen, terms, of_mean;
+    // First as if the dw were exact.
+    std::vector<Bounded> dw, through_weights, of_chosen, terms, of_mean;
     for (int64_t s = 0; s < k; ++s) {
-      of_mean.push_back(
-          lane(Shared(d_weights.at(row, s)) * routing.weights.at(t, s)));
+      dw.push_back(Shared(d_weights.at(row, s)));
+      of_mean.push_back(lane(Bounded{dw[s].value} * routing.weights.at(t, s)));
       of_chosen.push_back(p[chosen[s]]);
     }
     const Bounded mean = Total(of_mean, u), share = Total(of_chosen, u);
     for (int64_t s = 0; s < k; ++s) {
-      Bounded d = Shared(d_weights.at(row, s));
+      Bounded d{dw[s].value};
       if (in.renormalise) d = lane(Quotient(lane(d - mean), share));
       through_weights.push_back(lane(d * p[chosen[s]]));
       terms.push_back(through_weights.back());
@@ -216,6 +234,19 @@ Matrix MoeRouteGradient(const MoeInputs& in, const MoeRouting& routing,
     for (int64_t s = 0; s < k; ++s) {
       Bounded& d = dz.at(row, chosen[s]);
       d = lane(d + through_weights[s]);
+    }
+    // Then their errors, which may be large (bf16) and enter dz in more than
+    // one place: through the derivative, in which they cancel as they do in the
+    // implementation.
+    for (int64_t e = 0; e < experts; ++e) {
+      for (int64_t s = 0; s < k; ++s) {
+        const Bounded slope = Slope(in.renormalise, routing, t, k, e, s);
+        // What every rounding above adds to an error is of second order.
+        const double size = std::abs(slope.value) + slope.worst +
+                            static_cast<double>(experts + 16) * u;
+        dz.at(row, e).worst += size * dw[s].worst;
+        dz.at(row, e).likely += size * dw[s].likely;
+      }
     }
   }
   return dz;

@@ -23,7 +23,7 @@ namespace shardproof {
 
 struct RoutingSizes {
   int rank = 0;
-  std::vector<int64_t> tokens;  // Of each rank.
+  std::vector<int64_t> tokens = {};  // Of each rank.
   int64_t experts = 0;
   int64_t top_k = 0;
   // Of each expert. None: nothing is dropped. One: for the tokens of all ranks

@@ -85,8 +85,9 @@ inline constexpr CollectiveFamily kDirectCollectives = {
     .all_to_all = AllToAllVDirect,
     .all_to_all_cost = AllToAllVDirectCost};
 
-// Messages around a ring, and between pairs. A partial sum is rounded before its first hop as
-// well, and the last rounding is that of the result: ranks - 1 on the way.
+// Messages around a ring, all_to_all between pairs. A partial sum is rounded
+// before its first hop as well, and the last rounding is that of the result:
+// ranks - 1 on the way.
 inline constexpr CollectiveFamily kRingCollectives = {
     .name = "ring",
     .all_reduce = AllReduceRing,
