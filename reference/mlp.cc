@@ -1,30 +1,22 @@
 #include "reference/mlp.h"
 
+#include "reference/activated.h"
 #include "reference/product.h"
 
 namespace shardproof {
 
+using internal::Activated;
 using internal::AllRows;
 using internal::Operand;
 using internal::Source;
 
 namespace {
 
-// Activations and their gradients at some (token, feature) pairs. All of one
-// layout.
-struct Activated {
-  Matrix a;
-  Matrix dz;
-  Matrix dg;
-};
-
 class Mlp {
  public:
   Mlp(const MlpInputs& in, const MlpArithmetic& a)
       : in_(in),
         a_(a),
-        u_(a.up.UAccumulate()),
-        ulps_(a.up.function_ulps),
         gated_(in.activation == Activation::kSwiGlu) {}
 
   // y and dx at `tokens`.
@@ -90,36 +82,8 @@ class Mlp {
   }
 
  private:
-  // One operation in the accumulator's type, then storage.
-  Bounded Stored(const Bounded& x) const {
-    return Rounded(Rounded(x, u_), a_.up.store);
-  }
-
   Activated Activate(const Matrix& g, const Matrix& z, const Matrix& da) const {
-    Activated r;
-    r.a = z;
-    const bool backward = !da.values.empty();
-    if (backward) r.dz = z;
-    if (backward && gated_) r.dg = z;
-    for (size_t i = 0; i < z.values.size(); ++i) {
-      const Bounded& zi = z.values[i];
-      if (!gated_) {
-        r.a.values[i] = Stored(GeluTanh(zi, u_, ulps_));
-        if (backward) {
-          r.dz.values[i] = Stored(da.values[i] * GeluTanhGrad(zi, u_, ulps_));
-        }
-        continue;
-      }
-      const Bounded& gi = g.values[i];
-      // An unfused implementation stores silu(g) before it multiplies.
-      const Bounded s = Stored(Silu(gi, u_, ulps_));
-      r.a.values[i] = Stored(s * zi);
-      if (!backward) continue;
-      r.dz.values[i] = Stored(da.values[i] * s);
-      const Bounded through = Stored(da.values[i] * zi);
-      r.dg.values[i] = Stored(through * SiluGrad(gi, u_, ulps_));
-    }
-    return r;
+    return internal::Activate(gated_, g, z, da, a_.up);
   }
 
   void AddRowBias(Matrix& m, ConstTensorView bias, const Rows& features) const {
@@ -148,8 +112,6 @@ class Mlp {
 
   const MlpInputs& in_;
   const MlpArithmetic& a_;
-  double u_;
-  double ulps_;
   bool gated_;
 };
 

@@ -38,6 +38,14 @@ Status AverageBlock(const Communicator& comm, const ReduceScatterVArgs& args) {
   return ReduceScatterV(comm, average);
 }
 
+Status SumPairs(const Communicator& comm, const AllReduceArgs& args) {
+  SP_ASSIGN_OR_RETURN(Communicator* const pair,
+                      comm.Attribute<Communicator>("the wrong group", [&comm] {
+                        return comm.Split(comm.rank() / 2, comm.rank());
+                      }));
+  return AllReduce(*pair, args);
+}
+
 Status KeepOwnAmongZeros(const Communicator& comm, const AllGatherVArgs& args) {
   const Blocks blocks = Blocks::Listed(args.counts);
   if (blocks.Total() == 0) return OkStatus();
@@ -78,6 +86,8 @@ constinit const CollectiveFamily kWithoutReduction =
          {.all_reduce = KeepOwn, .reduce_scatter = KeepOwnBlock});
 constinit const CollectiveFamily kAveraging =
     With("averaging", {.all_reduce = Average, .reduce_scatter = AverageBlock});
+constinit const CollectiveFamily kReducingPairs =
+    With("reducing pairs", {.all_reduce = SumPairs});
 constinit const CollectiveFamily kGatheringNothing =
     With("gathering nothing", {.all_gather = KeepOwnAmongZeros});
 constinit const CollectiveFamily kGatheringBackwards =

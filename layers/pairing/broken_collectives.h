@@ -11,6 +11,8 @@ namespace shardproof {
 extern const CollectiveFamily kWithoutReduction;
 // Sums become averages: everything is divided by the ranks.
 extern const CollectiveFamily kAveraging;
+// all_reduce takes place in pairs of neighbours: the wrong group.
+extern const CollectiveFamily kReducingPairs;
 // Each rank has its own block only, and zeros for those of the others.
 extern const CollectiveFamily kGatheringNothing;
 // The blocks of all ranks lie in the opposite order.

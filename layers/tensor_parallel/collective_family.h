@@ -1,6 +1,6 @@
 // Which algorithms carry what a tensor-parallel layer sends.
 //
-// A layer is written over three operations and does not know how they work. A
+// A layer is written over a few operations and does not know how they work. A
 // family names an algorithm for each, what each costs, and how it rounds:
 //
 //     auto layer = MlpLayer::Create(comm, config, kRingCollectives);
@@ -13,6 +13,7 @@
 
 #include "collectives/all_gather/all_gather.h"
 #include "collectives/all_reduce/all_reduce.h"
+#include "collectives/all_to_all/all_to_all.h"
 #include "collectives/communicator.h"
 #include "collectives/reduce_scatter/reduce_scatter.h"
 #include "collectives/traffic.h"
@@ -38,6 +39,10 @@ struct CollectiveFamily {
   // Of a product that is summed over the ranks of the group: each rank rounds
   // its partial sum to `dtype` once, and the algorithm adds and rounds further.
   Arithmetic (*summed)(int ranks, DType dtype) = nullptr;
+  // Moves only, so it rounds nothing.
+  Status (*all_to_all)(const Communicator&, const AllToAllVArgs&) = nullptr;
+  Cost (*all_to_all_cost)(int, std::span<const int64_t>, DType,
+                          Memory) = nullptr;
 
   bool has_cost() const { return all_reduce_cost != nullptr; }
 };
@@ -60,6 +65,10 @@ inline constexpr CollectiveFamily kAutoCollectives = {
     .summed =
         [](int ranks, DType dtype) {
           return AllReduceRingArithmetic(ranks, dtype, ReduceOp::kSum);
+        },
+    .all_to_all =
+        [](const Communicator& comm, const AllToAllVArgs& args) {
+          return AllToAllV(comm, args);
         }};
 
 // Loads and stores in shared memory.
@@ -71,12 +80,14 @@ inline constexpr CollectiveFamily kDirectCollectives = {
     .all_reduce_cost = AllReduceDirectCost,
     .all_gather_cost = AllGatherVDirectCost,
     .reduce_scatter_cost = ReduceScatterVDirectCost,
-    .summed = [](int ranks, DType dtype) {
-      return Arithmetic::For(dtype, ranks);
-    }};
+    .summed = [](int ranks,
+                 DType dtype) { return Arithmetic::For(dtype, ranks); },
+    .all_to_all = AllToAllVDirect,
+    .all_to_all_cost = AllToAllVDirectCost};
 
-// Messages around a ring. A partial sum is rounded before its first hop as
-// well, and the last rounding is that of the result: ranks - 1 on the way.
+// Messages around a ring, all_to_all between pairs. A partial sum is rounded
+// before its first hop as well, and the last rounding is that of the result:
+// ranks - 1 on the way.
 inline constexpr CollectiveFamily kRingCollectives = {
     .name = "ring",
     .all_reduce = AllReduceRing,
@@ -95,6 +106,11 @@ inline constexpr CollectiveFamily kRingCollectives = {
     .summed =
         [](int ranks, DType dtype) {
           return AllReduceRingArithmetic(ranks, dtype, ReduceOp::kSum);
+        },
+    .all_to_all = AllToAllVPairwise,
+    .all_to_all_cost =
+        [](int ranks, std::span<const int64_t> counts, DType dtype, Memory) {
+          return AllToAllVPairwiseCost(ranks, counts, dtype);
         }};
 
 }  // namespace shardproof

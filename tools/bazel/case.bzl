@@ -11,8 +11,9 @@ A package calls it once, and a new primitive is then a new folder and no edit he
 
 For each folder F with a case.cc it makes
 
-    F              library: F/*.h and F/*.cc but case.cc and *_test.cc. Usable alone: it does not know the harness.
-    F_case         case.cc, which registers the case. Linked whole (alwayslink), since nothing refers to it by name.
+    F              library: F/*.h and F/*.cc but case.cc, case_* and *_test.cc. Usable alone: it does not know the harness.
+    F_case         case.cc, which registers the case, and case_*.{h,cc}, where it is long. Linked whole (alwayslink), since
+                   nothing refers to it by name.
     F_unit_test    F/*_test.cc, if there are any, with GoogleTest's main
     F_test         the case's conformance through GoogleTest, with ranks as threads
     F_mpi_test     the same binary under mpirun, once per number of ranks; a visible skip where there is no MPI
@@ -72,8 +73,11 @@ def case_folders(
 def _library(folder, deps, visibility):
     native.cc_library(
         name = folder,
-        srcs = native.glob([folder + "/*.cc"], exclude = [folder + "/case.cc", folder + "/*_test.cc"]),
-        hdrs = native.glob([folder + "/*.h"]),
+        srcs = native.glob(
+            [folder + "/*.cc"],
+            exclude = [folder + "/case.cc", folder + "/case_*.cc", folder + "/*_test.cc"],
+        ),
+        hdrs = native.glob([folder + "/*.h"], exclude = [folder + "/case_*.h"]),
         visibility = visibility,
         deps = deps,
     )
@@ -81,7 +85,7 @@ def _library(folder, deps, visibility):
 def _case(folder, case_deps):
     native.cc_library(
         name = folder + "_case",
-        srcs = [folder + "/case.cc"],
+        srcs = [folder + "/case.cc"] + native.glob([folder + "/case_*.cc", folder + "/case_*.h"]),
         alwayslink = True,
         visibility = ["//:users_of_cases"],
         deps = [":" + folder, _HARNESS] + case_deps,

@@ -56,7 +56,7 @@ def check_includes(path, text):
     other = included.split('/', maxsplit=1)[0]
     if folder is None or other not in FOLDERS or other == top or '/' not in included:
       continue
-    pairs = os.path.basename(path) == 'case.cc' or '/pairing/' in path
+    pairs = re.match(r'case(_\w+)?\.(cc|h)$', os.path.basename(path)) or '/pairing/' in path
     if other == 'tools' and pairs and included.startswith('tools/harness/'):
       continue
     if other not in MAY_INCLUDE[folder] and included not in MAY_INCLUDE[folder]:

@@ -53,6 +53,9 @@ StatusOr<Workload> WorkloadOf(const std::string& model,
                     {"vocabulary", config.vocabulary},
                     {"layers", config.layers},
                     {"experts", config.experts},
+                    {"experts_per_token", config.experts_per_token},
+                    {"moe_intermediate", config.moe_intermediate},
+                    {"shared_experts", config.shared_experts},
                     {"tokens", tokens > 0 ? tokens : layout.local_tokens()}};
   workload.facts = {
       {"activation", config.activation == models::Activation::kSwiGlu
