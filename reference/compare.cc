@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "reference/diagnose.h"
+#include "reference/gain.h"
 
 namespace shardproof {
 namespace {

@@ -35,7 +35,6 @@
 
 #include "reference/bounded.h"
 #include "reference/dtype.h"
-#include "reference/gain.h"
 #include "reference/status.h"
 #include "reference/tensor.h"
 
@@ -148,17 +147,18 @@ Comparison Compare(const ComparisonOptions& options, const void* actual,
                    std::span<const Bounded> expected);
 
 // Would a wrong result pass? Used when a case is registered: a case that cannot
-// see a planted fault is refused. In the bounded tier a fault is seen where an
-// element would be incorrect (suspect is not enough), or the gain would be. The
-// second counts where products of many bf16 terms cancel: certain bounds, which
-// add without cancellation, are then larger than the values.
+// see a planted fault is refused. Each Add makes the comparison that one rank
+// would make, and a fault is seen where one of them says incorrect (suspect is
+// not enough): for an element, or for the gain. The gain counts where products
+// of many bf16 terms cancel: certain bounds, which add without cancellation,
+// are then larger than the values. It sees the less, the fewer elements a
+// comparison has, so comparisons are never put together.
 //
 //   PowerCheck power(DType::kBF16);
 //   power.Add("all zero", expected, zeros);
 //   power.Add("rank 3 dropped", expected, without_rank_3);
 //   SP_RETURN_IF_ERROR(power.Check());
 //
-// Add may be called once per block; the blocks of one fault add up.
 class PowerCheck {
  public:
   explicit PowerCheck(DType dtype, bool exact = false)
@@ -168,8 +168,7 @@ class PowerCheck {
   // The smallest share of elements, over the faults, that would be found
   // incorrect. 1 when no fault was added.
   double Power() const;
-  // kInvalidArgument naming the first fault of which neither an element nor the
-  // gain would be found incorrect.
+  // kInvalidArgument naming the first fault that no comparison finds.
   Status Check() const;
 
  private:
@@ -177,9 +176,8 @@ class PowerCheck {
     std::string name;
     int64_t elements = 0;
     int64_t seen = 0;
-    internal::GainSums gain = {};
+    bool found = false;
   };
-  bool GainSees(const Fault& fault) const;
   DType dtype_;
   bool exact_;
   std::vector<Fault> faults_;

@@ -101,6 +101,14 @@ TEST(Compare, ABoundThatIsNanIsIncorrectNotSuspect) {
   EXPECT_EQ(Judged(o, {1}, {{2, kNan, kNan}}).outcome, Outcome::kIncorrect);
 }
 
+// The gain of values whose squares overflow is NaN, and none that can be judged.
+TEST(Compare, AGainThatIsNanFails) {
+  const Comparison c = Judged(Options(DType::kF64, 2, false), {1.5e200, 1e200},
+                              Expect({1e200, 1e200}, 1e200));
+  EXPECT_TRUE(std::isnan(c.gain));
+  EXPECT_EQ(c.outcome, Outcome::kIncorrect);
+}
+
 // Mistake: failing only when the absolute and the relative error both exceed.
 TEST(Compare, OneBoundDecidesForSmallAndLargeValues) {
   const V y = {1e-6, 1e6};
@@ -121,6 +129,8 @@ TEST(Compare, FractionsOfOneAreErrors) {
       Judged(Options(DType::kF32, 1, false), {0.75}, Expect({0}, 0.5));
   EXPECT_EQ(c.outcome, Outcome::kIncorrect);
   EXPECT_EQ(c.max_abs, 0.75);
+  EXPECT_EQ(Judged(Options(DType::kF32, 1, true), {0.75}, Expect({0})).max_abs,
+            0.75);
 }
 
 // Mistake: only the largest element is inspected.
@@ -412,7 +422,52 @@ TEST(PowerCheck, RefusesABlindTolerance) {
   EXPECT_FALSE(exact.Check().ok());
 }
 
+// Within the certain bounds, and too few elements for the gain.
+TEST(PowerCheck, SuspectIsNotEnough) {
+  const V y = {1, -2, 3};
+  std::vector<Bounded> expected;
+  for (double v : y) expected.push_back({v, 5, 0.9});
+  EXPECT_EQ(Judged(Options(DType::kF32, 3, false), V(3, 0.0), expected).outcome,
+            Outcome::kSuspect);
+  PowerCheck power(DType::kF32);
+  power.Add("all zero", expected, V(3, 0.0));
+  EXPECT_FALSE(power.Check().ok());
+}
+
+// What stays infinite, or overflows with the fault as without, is the same to
+// the comparison, and shows nothing.
+TEST(PowerCheck, AnInfinityThatStaysShowsNothing) {
+  for (const double y : {HUGE_VAL, kNan, 7e4}) {
+    PowerCheck blind(DType::kF16);
+    blind.Add("rank 0 dropped", Expect({y, 1}, 2),
+              V{std::isfinite(y) ? 1e5 : y, 1.5});
+    EXPECT_FALSE(blind.Check().ok()) << y;
+    EXPECT_EQ(blind.Power(), 0) << y;
+  }
+  PowerCheck sharp(DType::kF16);
+  sharp.Add("all zero", Expect({HUGE_VAL, 1}, 2), V{0, 0});
+  EXPECT_TRUE(sharp.Check().ok());
+}
+
 // Certain bounds that no element leaves, likely ones that are tight.
+// Each rank compares its own elements: what only all of them together show,
+// nobody sees.
+TEST(PowerCheck, ComparisonsAreNotPutTogether) {
+  const V y(20, 1.0);
+  const std::vector<Bounded> expected = Expect(y, 2, 1.05);
+  PowerCheck apart(DType::kF32), whole(DType::kF32);
+  V all;
+  std::vector<Bounded> all_expected;
+  for (int rank = 0; rank < 8; ++rank) {
+    apart.Add("all zero", expected, V(20, 0.0));
+    all.insert(all.end(), 20, 0.0);
+    all_expected.insert(all_expected.end(), expected.begin(), expected.end());
+  }
+  whole.Add("all zero", all_expected, all);
+  EXPECT_TRUE(whole.Check().ok());
+  EXPECT_FALSE(apart.Check().ok());
+}
+
 TEST(PowerCheck, TheGainSeesWhatNoElementShows) {
   const V y = {1, -2, 3, 4, -5, 6};
   std::vector<Bounded> expected;

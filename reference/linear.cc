@@ -40,29 +40,29 @@ Matrix LinearForward(const LinearInputs& inputs, const Arithmetic& a,
                      const Rows& tokens) {
   Matrix y = Product(Operand::RowsOf(inputs.x, tokens),
                      Source::TransposeOf(inputs.w), a);
-  y.rows = Chosen(tokens, inputs.x.shape[0]);
+  y.rows = Chosen(tokens, inputs.x.rows());
   if (inputs.b.has_value()) internal::AddBias(y, *inputs.b, {}, a);
   return y;
 }
 
-Matrix LinearInputGrad(ConstTensorView dy, ConstTensorView w,
+Matrix LinearInputGrad(const BoundedView& dy, ConstTensorView w,
                        const Arithmetic& a, const Rows& tokens) {
   Matrix dx = Product(Operand::RowsOf(dy, tokens), Source::Of(w), a);
-  dx.rows = Chosen(tokens, dy.shape[0]);
+  dx.rows = Chosen(tokens, dy.rows());
   return dx;
 }
 
-Matrix LinearWeightGrad(ConstTensorView dy, ConstTensorView x,
+Matrix LinearWeightGrad(const BoundedView& dy, const BoundedView& x,
                         const Arithmetic& a, const Rows& outputs) {
   Matrix dw = Product(Operand::ColumnsOf(dy, outputs), Source::Of(x), a);
-  dw.rows = Chosen(outputs, dy.shape[1]);
+  dw.rows = Chosen(outputs, dy.cols());
   return dw;
 }
 
-Matrix LinearBiasGrad(ConstTensorView dy, const Arithmetic& a) {
-  Matrix db = Product(Operand::ColumnsOf(dy, {}), Source::Ones(dy.shape[0]), a);
+Matrix LinearBiasGrad(const BoundedView& dy, const Arithmetic& a) {
+  Matrix db = Product(Operand::ColumnsOf(dy, {}), Source::Ones(dy.rows()), a);
   db.rows = {0};
-  db.cols = dy.shape[1];
+  db.cols = dy.cols();
   return db;
 }
 

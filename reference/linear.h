@@ -50,6 +50,38 @@ struct Matrix {
   }
 };
 
+// A matrix as a reference takes it: exact numbers in a tensor, or all rows of a
+// result with its bounds, for layers made of several.
+//
+//   LinearWeightGrad(dy.view(), LinearForward({x, w}, a), a)
+//
+// A view: what it was made of must outlive it.
+class BoundedView {
+ public:
+  BoundedView() = default;
+  BoundedView(ConstTensorView exact)  // NOLINT(google-explicit-constructor)
+      : exact_(exact) {}
+  BoundedView(TensorView exact)  // NOLINT(google-explicit-constructor)
+      : exact_(exact) {}
+  BoundedView(const Matrix& bounded)  // NOLINT(google-explicit-constructor)
+      : bounded_(&bounded) {}
+
+  int64_t rows() const {
+    return bounded_ != nullptr ? static_cast<int64_t>(bounded_->rows.size())
+                               : exact_.shape[0];
+  }
+  int64_t cols() const {
+    return bounded_ != nullptr ? bounded_->cols : exact_.shape[1];
+  }
+  // Null where the numbers are exact.
+  const Matrix* bounded() const { return bounded_; }
+  const ConstTensorView& exact() const { return exact_; }
+
+ private:
+  ConstTensorView exact_;
+  const Matrix* bounded_ = nullptr;
+};
+
 // Which rows to evaluate; empty: all.
 using Rows = std::vector<int64_t>;
 // `n` rows out of `total`, the first and the last among them, the rest spread
@@ -57,7 +89,7 @@ using Rows = std::vector<int64_t>;
 Rows SampleRows(int64_t total, int64_t n, uint64_t seed);
 
 struct LinearInputs {
-  ConstTensorView x;                      // [tokens, in]
+  BoundedView x;                          // [tokens, in]
   ConstTensorView w;                      // [out, in]
   std::optional<ConstTensorView> b = {};  // [out]
 };
@@ -66,13 +98,13 @@ struct LinearInputs {
 Matrix LinearForward(const LinearInputs& inputs, const Arithmetic& a,
                      const Rows& tokens = {});
 // dx at the given tokens.
-Matrix LinearInputGrad(ConstTensorView dy, ConstTensorView w,
+Matrix LinearInputGrad(const BoundedView& dy, ConstTensorView w,
                        const Arithmetic& a, const Rows& tokens = {});
 // dw at the given outputs (rows of w).
-Matrix LinearWeightGrad(ConstTensorView dy, ConstTensorView x,
+Matrix LinearWeightGrad(const BoundedView& dy, const BoundedView& x,
                         const Arithmetic& a, const Rows& outputs = {});
 // db, one row of `out` columns.
-Matrix LinearBiasGrad(ConstTensorView dy, const Arithmetic& a);
+Matrix LinearBiasGrad(const BoundedView& dy, const Arithmetic& a);
 
 }  // namespace shardproof
 

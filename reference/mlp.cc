@@ -67,7 +67,7 @@ class Mlp {
                               Source::TransposeOf(*in_.dy), a_.da);
     const Activated act = Activate(g, z, da);
     const Source x = Source::Of(in_.x);
-    const Source ones = Source::Ones(in_.x.shape[0]);
+    const Source ones = Source::Ones(in_.x.rows());
     const Operand dz = Operand::Of(act.dz);
     result.dw_up = Named(Product(dz, x, a_.dw), features);
     result.db_up = Flat(Product(dz, ones, a_.dw));
@@ -127,9 +127,8 @@ MlpResult MlpReference(const MlpInputs& inputs, const MlpArithmetic& a,
                        const MlpSamples& samples) {
   MlpResult result;
   const Mlp mlp(inputs, a);
-  mlp.Tokens(
-      samples.tokens.empty() ? AllRows(inputs.x.shape[0]) : samples.tokens,
-      result);
+  mlp.Tokens(samples.tokens.empty() ? AllRows(inputs.x.rows()) : samples.tokens,
+             result);
   mlp.Features(samples.features.empty() ? AllRows(inputs.w_up.shape[0])
                                         : samples.features,
                result);

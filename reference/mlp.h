@@ -42,12 +42,12 @@ enum class Activation : uint8_t { kGeluTanh, kSwiGlu };
 
 struct MlpInputs {
   Activation activation = Activation::kGeluTanh;
-  ConstTensorView x;                           // [tokens, h]
+  BoundedView x;                               // [tokens, h]
   std::optional<ConstTensorView> w_gate = {};  // [f, h], SwiGLU only
   ConstTensorView w_up;                        // [f, h]
   ConstTensorView w_down;                      // [h, f]
   std::optional<ConstTensorView> b_gate = {}, b_up = {}, b_down = {};
-  std::optional<ConstTensorView> dy = {};  // [tokens, h]; none: forward only
+  std::optional<BoundedView> dy = {};  // [tokens, h]; none: forward only
 };
 
 // Each product with its own declaration: in the tensor-parallel block `down`

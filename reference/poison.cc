@@ -8,9 +8,9 @@
 namespace shardproof {
 namespace {
 
-// More elements than any case compares, for a likely bound that is no tighter
-// than the one that the comparison will have.
-constexpr double kLargePopulation = 1e12;
+// More elements than any case compares, for likely bounds that are no tighter
+// than those that the comparison will have.
+constexpr int64_t kLargePopulation = 1000000000000;
 
 // Quiet NaNs with a payload that arithmetic does not produce; the 8-bit types
 // have no payload to choose.
@@ -85,26 +85,18 @@ void PowerCheck::Add(std::string_view fault, std::span<const Bounded> expected,
     faults_.push_back({.name = std::string(fault)});
     entry = &faults_.back();
   }
-  const double lambda = Lambda(kLargePopulation);
-  for (size_t i = 0; i < expected.size(); ++i) {
-    ++entry->elements;
-    const double wrong = Round(dtype_, faulty[i]);
-    const double y = expected[i].value;
-    // The deterministic bound: a fault must be called incorrect, not suspect.
-    const bool passes = exact_ ? wrong == Round(dtype_, y) ||
-                                     (std::isnan(wrong) && std::isnan(y))
-                               : std::abs(wrong - y) <= expected[i].worst;
-    if (!passes) ++entry->seen;
-    if (exact_ || !std::isfinite(wrong) || !std::isfinite(y)) continue;
-    entry->gain.Add(wrong, expected[i], expected[i].Likely(lambda));
-  }
-}
-
-bool PowerCheck::GainSees(const Fault& fault) const {
-  if (!fault.gain.defined()) return false;
-  const double tolerance =
-      fault.gain.Tolerance(ComparisonOptions().delta, dtype_, /*bias=*/0);
-  return !fault.gain.Within(tolerance);
+  const auto n = static_cast<int64_t>(expected.size());
+  std::vector<std::byte> stored(static_cast<size_t>(n * SizeOf(dtype_)));
+  FromDouble(dtype_, faulty.data(), n, stored.data());
+  const Comparison found = Compare({.dtype = dtype_,
+                                    .shape = Shape{n},
+                                    .exact = exact_,
+                                    .population = kLargePopulation,
+                                    .max_mismatches = 0},
+                                   stored.data(), expected);
+  entry->elements += n;
+  entry->seen += found.incorrect;
+  entry->found = entry->found || found.outcome == Outcome::kIncorrect;
 }
 
 double PowerCheck::Power() const {
@@ -119,7 +111,7 @@ double PowerCheck::Power() const {
 
 Status PowerCheck::Check() const {
   for (const Fault& f : faults_) {
-    if (f.elements > 0 && f.seen == 0 && !GainSees(f)) {
+    if (f.elements > 0 && !f.found) {
       return InvalidArgument(
           "the tolerance is blind: the fault '{}' would pass in all of {} "
           "elements",

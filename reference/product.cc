@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "reference/clones.h"
 
@@ -55,46 +56,45 @@ struct PartSums {
 
 class Multiplier {
  public:
-  Multiplier(const Operand& a, const Source& b, const Arithmetic& arithmetic)
-      : a_(a),
-        b_(b),
+  Multiplier(std::span<const Term> terms, const Arithmetic& arithmetic)
+      : terms_(terms),
         arithmetic_(arithmetic),
+        rows_(terms[0].a->rows()),
+        columns_(terms[0].b->columns),
         twice_(arithmetic.UAccumulate() <= kSlack),
-        parts_(static_cast<size_t>(a.rows())),
-        plain_(kDepth * kColumns),
-        absolute_(kDepth * kColumns),
-        squared_(kDepth * kColumns) {}
+        parts_(static_cast<size_t>(rows_)) {
+    for (std::vector<double>* plane :
+         {&plain_, &absolute_, &squared_, &worst_, &square_}) {
+      plane->resize(kDepth * kColumns);
+    }
+  }
 
   Matrix Run() {
     Matrix c;
-    c.rows = AllRows(a_.rows());
-    c.cols = b_.columns;
-    c.values.resize(static_cast<size_t>(a_.rows() * b_.columns));
-    for (int64_t n = 0; n < b_.columns; n += kColumns) Columns(n, c);
+    c.rows = AllRows(rows_);
+    c.cols = columns_;
+    c.values.resize(static_cast<size_t>(rows_ * columns_));
+    for (int64_t n = 0; n < columns_; n += kColumns) Columns(n, c);
     return c;
   }
 
  private:
   void Columns(int64_t n, Matrix& c) {
-    const int64_t width = std::min(kColumns, b_.columns - n);
-    const int t = std::max(1, arithmetic_.partials);
-    std::vector<Bounded> total(static_cast<size_t>(a_.rows() * kColumns));
+    const int64_t width = std::min(kColumns, columns_ - n);
+    std::vector<Bounded> total(static_cast<size_t>(rows_ * kColumns));
     std::vector<double> low(total.size());
     std::vector<double> sent(total.size());  // sum_r |s_r|
-    int64_t begin = 0;
-    for (int r = 0; r < t; ++r) {
-      const int64_t terms = a_.terms() / t + (r < a_.terms() % t ? 1 : 0);
-      Part(begin, begin + terms, n);
-      for (int64_t i = 0; i < a_.rows(); ++i) {
+    for (const Term& term : terms_) {
+      Part(term, n);
+      for (int64_t i = 0; i < rows_; ++i) {
         for (int64_t j = 0; j < width; ++j) {
           const size_t at = static_cast<size_t>(i * kColumns + j);
-          Add(parts_[static_cast<size_t>(i)], j, terms, total[at], low[at],
-              sent[at]);
+          Add(parts_[static_cast<size_t>(i)], j, term.k1 - term.k0, total[at],
+              low[at], sent[at]);
         }
       }
-      begin += terms;
     }
-    for (int64_t i = 0; i < a_.rows(); ++i) {
+    for (int64_t i = 0; i < rows_; ++i) {
       for (int64_t j = 0; j < width; ++j) {
         const size_t at = static_cast<size_t>(i * kColumns + j);
         Bounded y = total[at];
@@ -109,30 +109,54 @@ class Multiplier {
     }
   }
 
-  // Terms [k0, k1) into parts_.
-  void Part(int64_t k0, int64_t k1, int64_t n) {
+  // One term into parts_.
+  void Part(const Term& term, int64_t n) {
     std::fill(parts_.begin(), parts_.end(), PartSums{});
-    for (int64_t k = k0; k < k1; k += kDepth) {
-      const int64_t depth = std::min(kDepth, k1 - k);
-      b_.block(k, k + depth, n, plain_.data());
+    const bool exact = !term.b->worst;
+    for (int64_t k = term.k0; k < term.k1; k += kDepth) {
+      const int64_t depth = std::min(kDepth, term.k1 - k);
+      term.b->block(k, k + depth, n, plain_.data());
+      if (!exact) {
+        term.b->worst(k, k + depth, n, worst_.data());
+        term.b->square(k, k + depth, n, square_.data());
+      }
       for (int64_t i = 0; i < depth * kColumns; ++i) {
         absolute_[i] = std::abs(plain_[i]);
         squared_[i] = plain_[i] * plain_[i];
+        if (!exact) squared_[i] += square_[i];
       }
-      for (int64_t i = 0; i < a_.rows(); ++i) {
-        PartSums& p = parts_[static_cast<size_t>(i)];
-        if (twice_) {
-          AccumulateTwice(a_.value(i) + k, plain_.data(), depth, p.value,
-                          p.lost);
-        } else {
-          Accumulate(a_.value(i) + k, plain_.data(), depth, p.value);
-        }
-        Accumulate(a_.size(i) + k, absolute_.data(), depth, p.size);
-        if (a_.exact()) continue;
-        Accumulate(a_.worst(i) + k, absolute_.data(), depth, p.worst);
-        Accumulate(a_.square(i) + k, squared_.data(), depth, p.square);
+      for (int64_t i = 0; i < rows_; ++i) {
+        Row(*term.a, i, k, depth, exact, parts_[static_cast<size_t>(i)]);
       }
     }
+  }
+
+  void Row(const Operand& a, int64_t i, int64_t k, int64_t depth, bool exact,
+           PartSums& p) const {
+    if (twice_) {
+      AccumulateTwice(a.value(i) + k, plain_.data(), depth, p.value, p.lost);
+    } else {
+      Accumulate(a.value(i) + k, plain_.data(), depth, p.value);
+    }
+    Accumulate(a.size(i) + k, absolute_.data(), depth, p.size);
+    if (!a.exact()) {
+      Accumulate(a.worst(i) + k, absolute_.data(), depth, p.worst);
+      Accumulate(a.square(i) + k, squared_.data(), depth, p.square);
+    }
+    if (exact) return;
+    // (|A| + worst(A)) worst(B) is also what worst(B) adds to the magnitude.
+    double more[kColumns] = {};
+    Accumulate(a.size(i) + k, worst_.data(), depth, more);
+    for (int64_t j = 0; j < kColumns; ++j) {
+      p.worst[j] += more[j];
+      p.size[j] += more[j];
+    }
+    double squares[kDepth];
+    for (int64_t t = 0; t < depth; ++t) {
+      const double v = a.value(i)[k + t];
+      squares[t] = v * v;
+    }
+    Accumulate(squares, square_.data(), depth, p.square);
   }
 
   // One partial sum s_r: its own roundings, then those of the wire.
@@ -162,13 +186,36 @@ class Multiplier {
     sent += std::abs(s.value) + s.worst;
   }
 
-  const Operand& a_;
-  const Source& b_;
+  std::span<const Term> terms_;
   const Arithmetic& arithmetic_;
+  int64_t rows_;
+  int64_t columns_;
   bool twice_;
   std::vector<PartSums> parts_;
-  std::vector<double> plain_, absolute_, squared_;
+  // Blocks of B: |B|, B^2 + v(B), worst(B), v(B).
+  std::vector<double> plain_, absolute_, squared_, worst_, square_;
 };
+
+// Of a plane of a matrix of Bounded, or of its transpose.
+template <class Value>
+Source::Block BlockOf(const Matrix& matrix, bool transposed, Value value) {
+  const int64_t columns =
+      transposed ? static_cast<int64_t>(matrix.rows.size()) : matrix.cols;
+  return [&matrix, transposed, value, columns](int64_t k0, int64_t k1,
+                                               int64_t n, double* out) {
+    const int64_t width = std::min(kColumns, columns - n);
+    for (int64_t k = k0; k < k1; ++k, out += kColumns) {
+      for (int64_t j = 0; j < width; ++j) {
+        out[j] = value(transposed ? matrix.at(n + j, k) : matrix.at(k, n + j));
+      }
+      std::fill(out + width, out + kColumns, 0.0);
+    }
+  };
+}
+
+double Value(const Bounded& x) { return x.value; }
+double Worst(const Bounded& x) { return x.worst; }
+double Square(const Bounded& x) { return x.likely * x.likely + x.likely2; }
 
 // A pointer to element `index` of a tensor.
 const void* At(const ConstTensorView& v, int64_t index) {
@@ -228,17 +275,50 @@ Operand Operand::ColumnsOf(ConstTensorView matrix, const Rows& columns) {
   return a;
 }
 
-Operand Operand::Of(const Matrix& matrix) {
+void Operand::Set(int64_t at, const Bounded& x) {
+  const auto i = static_cast<size_t>(at);
+  value_[i] = x.value;
+  size_[i] = std::abs(x.value) + x.worst;
+  worst_[i] = x.worst;
+  square_[i] = Square(x);
+}
+
+Operand Operand::Of(const Matrix& matrix) { return RowsOf(matrix, {}); }
+
+Operand Operand::RowsOf(const Matrix& matrix, const Rows& rows) {
+  const auto total = static_cast<int64_t>(matrix.rows.size());
+  const Rows chosen = rows.empty() ? AllRows(total) : rows;
   Operand a;
-  a.Resize(static_cast<int64_t>(matrix.rows.size()), matrix.cols, false);
-  for (size_t i = 0; i < matrix.values.size(); ++i) {
-    const Bounded& x = matrix.values[i];
-    a.value_[i] = x.value;
-    a.size_[i] = std::abs(x.value) + x.worst;
-    a.worst_[i] = x.worst;
-    a.square_[i] = x.likely * x.likely + x.likely2;
+  a.Resize(static_cast<int64_t>(chosen.size()), matrix.cols, false);
+  for (int64_t i = 0; i < a.rows_; ++i) {
+    for (int64_t k = 0; k < a.terms_; ++k) {
+      a.Set(i * a.terms_ + k, matrix.at(chosen[static_cast<size_t>(i)], k));
+    }
   }
   return a;
+}
+
+Operand Operand::ColumnsOf(const Matrix& matrix, const Rows& columns) {
+  const Rows chosen = columns.empty() ? AllRows(matrix.cols) : columns;
+  Operand a;
+  a.Resize(static_cast<int64_t>(chosen.size()),
+           static_cast<int64_t>(matrix.rows.size()), false);
+  for (int64_t i = 0; i < a.rows_; ++i) {
+    for (int64_t k = 0; k < a.terms_; ++k) {
+      a.Set(i * a.terms_ + k, matrix.at(k, chosen[static_cast<size_t>(i)]));
+    }
+  }
+  return a;
+}
+
+Operand Operand::RowsOf(const BoundedView& matrix, const Rows& rows) {
+  return matrix.bounded() != nullptr ? RowsOf(*matrix.bounded(), rows)
+                                     : RowsOf(matrix.exact(), rows);
+}
+
+Operand Operand::ColumnsOf(const BoundedView& matrix, const Rows& columns) {
+  return matrix.bounded() != nullptr ? ColumnsOf(*matrix.bounded(), columns)
+                                     : ColumnsOf(matrix.exact(), columns);
 }
 
 Source Source::Of(ConstTensorView matrix) {
@@ -248,6 +328,19 @@ Source Source::Of(ConstTensorView matrix) {
             const int64_t width = std::min(kColumns, columns - n);
             for (int64_t k = k0; k < k1; ++k, out += kColumns) {
               ToDouble(matrix.dtype, At(matrix, k * columns + n), width, out);
+              std::fill(out + width, out + kColumns, 0.0);
+            }
+          }};
+}
+
+Source Source::RowsOf(ConstTensorView matrix, const Rows& rows) {
+  const int64_t columns = matrix.shape[1];
+  return {static_cast<int64_t>(rows.size()), columns,
+          [=](int64_t k0, int64_t k1, int64_t n, double* out) {
+            const int64_t width = std::min(kColumns, columns - n);
+            for (int64_t k = k0; k < k1; ++k, out += kColumns) {
+              const int64_t row = rows[static_cast<size_t>(k)];
+              ToDouble(matrix.dtype, At(matrix, row * columns + n), width, out);
               std::fill(out + width, out + kColumns, 0.0);
             }
           }};
@@ -270,6 +363,28 @@ Source Source::TransposeOf(ConstTensorView matrix) {
           }};
 }
 
+Source Source::Of(const Matrix& matrix) {
+  return {static_cast<int64_t>(matrix.rows.size()), matrix.cols,
+          BlockOf(matrix, false, Value), BlockOf(matrix, false, Worst),
+          BlockOf(matrix, false, Square)};
+}
+
+Source Source::TransposeOf(const Matrix& matrix) {
+  return {matrix.cols, static_cast<int64_t>(matrix.rows.size()),
+          BlockOf(matrix, true, Value), BlockOf(matrix, true, Worst),
+          BlockOf(matrix, true, Square)};
+}
+
+Source Source::Of(const BoundedView& matrix) {
+  return matrix.bounded() != nullptr ? Of(*matrix.bounded())
+                                     : Of(matrix.exact());
+}
+
+Source Source::TransposeOf(const BoundedView& matrix) {
+  return matrix.bounded() != nullptr ? TransposeOf(*matrix.bounded())
+                                     : TransposeOf(matrix.exact());
+}
+
 Source Source::Ones(int64_t terms) {
   return {terms, 1, [](int64_t k0, int64_t k1, int64_t /*n*/, double* out) {
             std::fill(out, out + (k1 - k0) * kColumns, 0.0);
@@ -277,13 +392,34 @@ Source Source::Ones(int64_t terms) {
           }};
 }
 
+Matrix SumOfProducts(std::span<const Term> terms,
+                     const Arithmetic& arithmetic) {
+  bool fits = !terms.empty();
+  for (const Term& t : terms) {
+    fits = fits && t.a->terms() == t.b->terms &&
+           t.a->rows() == terms[0].a->rows() &&
+           t.b->columns == terms[0].b->columns;
+  }
+  if (!fits ||
+      static_cast<int>(terms.size()) != std::max(1, arithmetic.partials)) {
+    shardproof::internal::DieOnBadValue(InvalidArgument(
+        "a sum of {} products that do not fit, or not one for each of {} ranks",
+        terms.size(), arithmetic.partials));
+  }
+  return Multiplier(terms, arithmetic).Run();
+}
+
 Matrix Product(const Operand& a, const Source& b,
                const Arithmetic& arithmetic) {
-  if (a.terms() != b.terms) {
-    shardproof::internal::DieOnBadValue(InvalidArgument(
-        "a product of {} columns with {} rows", a.terms(), b.terms));
+  const int t = std::max(1, arithmetic.partials);
+  std::vector<Term> terms;
+  int64_t begin = 0;
+  for (int r = 0; r < t; ++r) {
+    const int64_t end = begin + a.terms() / t + (r < a.terms() % t ? 1 : 0);
+    terms.push_back({&a, &b, begin, end});
+    begin = end;
   }
-  return Multiplier(a, b, arithmetic).Run();
+  return SumOfProducts(terms, arithmetic);
 }
 
 void AddBias(Matrix& y, ConstTensorView bias, const Rows& columns,

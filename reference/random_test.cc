@@ -115,6 +115,21 @@ TEST(Random, AperiodicAndDifferentOnEveryRank) {
   }
 }
 
+// Chunks of large buffers lie far apart: no power of two is a period.
+TEST(Random, AperiodicOverAnyDistance) {
+  for (const Distribution& d :
+       {*ExactSum(DType::kBF16, 8), *ExactSum(DType::kE5M2, 16),
+        *ExactProduct(DType::kE4M3, 8), *ExactSum(DType::kI64, 2),
+        Uniform(DType::kF32), Normal(DType::kBF16),
+        ExactLinear(DType::kBF16, DType::kBF16, 512, 1024, 640)->w}) {
+    std::set<std::vector<double>> windows = {Draw(d, {1, 2}, 0, 256)};
+    for (int bit = 8; bit < 48; ++bit) {
+      windows.insert(Draw(d, {1, 2}, int64_t{1} << bit, 256));
+    }
+    EXPECT_EQ(windows.size(), 41U);
+  }
+}
+
 TEST(Random, ExactSumsFitAndNoRankIsAlwaysAbsent) {
   for (DType d : kAllDTypes) {
     for (int p : {1, 2, 3, 4, 5, 7, 8, 16, 300}) {

@@ -8,7 +8,7 @@
 #include "collectives/chunks.h"
 #include "collectives/uneven.h"
 #include "layers/expert_parallel_moe/planned_routing.h"
-#include "layers/pairing/sampled.h"
+#include "layers/pairing/sampling.h"
 #include "reference/moe.h"
 
 namespace shardproof::moe_case {
@@ -148,17 +148,15 @@ StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
   const std::vector<int32_t> plan = PlanOf(p);
   const Tensor noise =
       NoiseFor(plan, AllTokens(p), p.experts, p.top_k, Lane(p));
-  std::vector<std::string_view> of_features = {"dw_up", "dw_down"};
-  std::vector<std::string_view> of_shared = {"d_shared_up", "d_shared_down"};
-  if (Gated(p)) {
-    of_features.push_back("dw_gate");
-    of_shared.push_back("d_shared_gate");
-  }
   // Gradients that are not sampled take all tokens.
   const MoeSamples samples = {
-      .tokens = p.all_gradients ? Rows() : SampledTogether(sample, {"y", "dx"}),
-      .features = SampledTogether(sample, of_features),
-      .shared_features = SampledTogether(sample, of_shared),
+      .tokens = p.all_gradients ? Rows() : Together(sample, {"y", "dx"}),
+      .features = Gated(p) ? Together(sample, {"dw_up", "dw_down", "dw_gate"})
+                           : Together(sample, {"dw_up", "dw_down"}),
+      .shared_features =
+          Gated(p) ? Together(sample,
+                              {"d_shared_up", "d_shared_down", "d_shared_gate"})
+                   : Together(sample, {"d_shared_up", "d_shared_down"}),
       .router_gradient = p.all_gradients};
   SP_ASSIGN_OR_RETURN(
       const MoeResult r,
@@ -173,27 +171,33 @@ StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
   for (const int32_t e : r.routing.chosen) {
     out["chosen"].push_back({.value = static_cast<double>(e)});
   }
-  AppendSampled(sample, "y", samples.tokens, r.y, false, out["y"]);
-  AppendSampled(sample, "dx", samples.tokens, r.dx, false, out["dx"]);
+  const int64_t tokens = AllTokens(p);
+  out["y"] = RowsAt(r.y, Places(sample, "y", samples.tokens, tokens));
+  out["dx"] = RowsAt(r.dx, Places(sample, "dx", samples.tokens, tokens));
   if (p.all_gradients) {
     out["d_combine_weights"] = r.d_weights.values;
     out["d_router"] = r.d_router.values;
   }
   const auto stack = [&](const char* name, const Rows& evaluated,
-                         const std::vector<Matrix>& of, bool transposed) {
+                         int64_t extent, const std::vector<Matrix>& of,
+                         bool transposed) {
+    const std::vector<int64_t> places = Places(sample, name, evaluated, extent);
     for (const Matrix& m : of) {
-      AppendSampled(sample, name, evaluated, m, transposed, out[name]);
+      const std::vector<Bounded> next =
+          transposed ? Transposed(m, places) : RowsAt(m, places);
+      out[name].insert(out[name].end(), next.begin(), next.end());
     }
   };
-  stack("dw_up", samples.features, r.d_up, false);
-  stack("dw_down", samples.features, r.d_down_t, true);
-  if (Gated(p)) stack("dw_gate", samples.features, r.d_gate, false);
+  const int64_t f = p.intermediate;
+  stack("dw_up", samples.features, f, r.d_up, false);
+  stack("dw_down", samples.features, f, r.d_down_t, true);
+  if (Gated(p)) stack("dw_gate", samples.features, f, r.d_gate, false);
   if (p.shared == 0) return out;
-  stack("d_shared_up", samples.shared_features, {r.d_shared_up}, false);
-  stack("d_shared_down", samples.shared_features, {r.d_shared_down_t}, true);
-  if (Gated(p)) {
-    stack("d_shared_gate", samples.shared_features, {r.d_shared_gate}, false);
-  }
+  const Rows& shared = samples.shared_features;
+  stack("d_shared_up", shared, p.shared, {r.d_shared_up}, false);
+  stack("d_shared_down", shared, p.shared, {r.d_shared_down_t}, true);
+  if (Gated(p))
+    stack("d_shared_gate", shared, p.shared, {r.d_shared_gate}, false);
   return out;
 }
 

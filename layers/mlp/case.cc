@@ -1,10 +1,8 @@
 // The pairing of mlp: axes, reference, variants, planted bugs.
 #include "tools/harness/case.h"
 
-#include <algorithm>
 #include <cmath>
 #include <functional>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +13,7 @@
 #include "layers/kernels/activation.h"
 #include "layers/mlp/mlp.h"
 #include "layers/pairing/layer_case.h"
+#include "layers/pairing/sampling.h"
 #include "reference/mlp.h"
 
 namespace shardproof {
@@ -100,65 +99,6 @@ Tensors TensorsOf(const P& p) {
 }
 
 // --- The reference -----------------------------------------------------------
-
-// What of `outputs` is asked for, together; where one of them is not sampled,
-// nothing, which stands for all.
-Rows Together(const Sample& sample,
-              std::initializer_list<std::string_view> outputs) {
-  Rows rows;
-  for (const std::string_view output : outputs) {
-    const auto found = sample.find(output);
-    if (found == sample.end()) return {};
-    Rows both;
-    std::set_union(rows.begin(), rows.end(), found->second.begin(),
-                   found->second.end(), std::back_inserter(both));
-    rows = std::move(both);
-  }
-  return rows;
-}
-
-// Which of `evaluated` (empty: all of `extent`) are wanted for `output`.
-std::vector<int64_t> Places(const Sample& sample, std::string_view output,
-                            const Rows& evaluated, int64_t extent) {
-  std::vector<int64_t> places;
-  const auto found = sample.find(output);
-  const auto n =
-      evaluated.empty() ? extent : static_cast<int64_t>(evaluated.size());
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t index = evaluated.empty() ? i : evaluated[i];
-    if (found == sample.end() ||
-        std::binary_search(found->second.begin(), found->second.end(), index)) {
-      places.push_back(i);
-    }
-  }
-  return places;
-}
-
-std::vector<Bounded> RowsAt(const Matrix& m, const std::vector<int64_t>& rows) {
-  std::vector<Bounded> out;
-  for (const int64_t i : rows) {
-    out.insert(out.end(), m.row(i).begin(), m.row(i).end());
-  }
-  return out;
-}
-
-// Columns of a matrix of one row.
-std::vector<Bounded> ColumnsAt(const Matrix& m,
-                               const std::vector<int64_t>& columns) {
-  std::vector<Bounded> out;
-  for (const int64_t j : columns) out.push_back(m.at(0, j));
-  return out;
-}
-
-// The transpose of those rows.
-std::vector<Bounded> Transposed(const Matrix& m,
-                                const std::vector<int64_t>& rows) {
-  std::vector<Bounded> out;
-  for (int64_t j = 0; j < m.cols; ++j) {
-    for (const int64_t i : rows) out.push_back(m.at(i, j));
-  }
-  return out;
-}
 
 StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
                                 const Inputs& in, const Sample& sample) {

@@ -63,6 +63,10 @@ class ParallelRegion {
 
   // How many tokens this rank holds outside.
   int64_t local_tokens() const { return local_tokens_; }
+  // How much memory it has: none, or that of the gathered tokens.
+  int64_t workspace_bytes() const {
+    return static_cast<int64_t>(workspace_.bytes());
+  }
 
  private:
   ParallelRegion() = default;

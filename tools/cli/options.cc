@@ -78,8 +78,10 @@ void AddRunFlags(CLI::App& app, Options& options) {
                  "Stop starting cases after so many seconds, and say what was "
                  "left out")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--timeout", options.timeout,
-                 "Seconds until a case counts as hung (0: never)")
+  app.add_option(
+         "--timeout", options.timeout,
+         "Seconds until a case counts as hung (0: never), besides a second "
+         "for every 4 Mi elements of its buffers")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--fault", options.fault,

@@ -26,6 +26,24 @@ double Since(Clock::time_point start) {
 // does not.
 constexpr double kGraceSeconds = 5;
 
+// How many elements a second are at least filled and checked, all ranks
+// together: far fewer than on an idle machine.
+constexpr double kCheckedPerSecond = 4 << 20;
+
+// Seconds until the instance counts as hung; 0: never. `timeout` is for the
+// operations; what large buffers take besides, to fill and to check, is added.
+double TimeLimit(const Job& job, double timeout) {
+  if (timeout <= 0) return 0;
+  double elements = 0;
+  for (const TensorSpec& t : job.info->tensors(job.instance)) {
+    for (int r = 0; r < job.instance.ranks; ++r) {
+      elements += static_cast<double>(
+          t.BlockOf(r, job.instance.ranks).shape.NumElements());
+    }
+  }
+  return timeout + elements / kCheckedPerSecond;
+}
+
 std::string BackendOf(const Options& options) {
   if (!options.backend.empty()) return options.backend;
   return StartedByMpiLauncher() ? "mpi" : "thread";
@@ -71,7 +89,9 @@ ExitCode ExitCodeOf(const Record& record) {
 }
 
 Session::Session(Options options, std::unique_ptr<World> world)
-    : options_(std::move(options)), world_(std::move(world)) {
+    : options_(std::move(options)),
+      world_(std::move(world)),
+      ceilings_(*world_) {
   watchdog_ = std::make_unique<Watchdog>(
       *world_, kGraceSeconds,
       [this](const std::vector<std::string>& whereabouts, bool hung) {
@@ -210,8 +230,8 @@ Record Session::RunOne(const Job& job, const RunOptions& run) {
                           job.variant->name, job.instance.ranks,
                           ParamsText(*under_way_)));
   // The leader's clock decides; the others only step in if it cannot.
-  watchdog_->Arm(options_.timeout > 0 && !leader() ? options_.timeout + 10
-                                                   : options_.timeout);
+  const double limit = TimeLimit(job, options_.timeout);
+  watchdog_->Arm(limit > 0 && !leader() ? limit + 10 : limit);
   Record record =
       RunOnWorld(*world_, *job.info, *job.variant, job.instance, run);
   const Watchdog::Outcome outcome = watchdog_->Disarm();
@@ -220,15 +240,14 @@ Record Session::RunOne(const Job& job, const RunOptions& run) {
   if (outcome.hung) {
     record.verdict = Verdict::kFailed;
     record.time_us.reset();
-    record.reason = fmt::format("hung for {:g} s: {}", options_.timeout,
+    record.reason = fmt::format("hung for {:.3g} s: {}", limit,
                                 fmt::join(outcome.whereabouts, "; "));
     record.repro = ReproLine(*job.info, *job.variant, job.instance, run);
     Note(kExitHang);
     if (leader()) {
-      fmt::print(stderr, "{}shardproof: {} {} ({}) hung for {:g} s:\n",
+      fmt::print(stderr, "{}shardproof: {} {} ({}) hung for {:.3g} s:\n",
                  std::exchange(progress_shown_, false) ? "\n" : "",
-                 record.case_name, record.variant, ParamsText(record),
-                 options_.timeout);
+                 record.case_name, record.variant, ParamsText(record), limit);
       for (const std::string& line : outcome.whereabouts) {
         fmt::print(stderr, "  {}\n", line);
       }
@@ -266,6 +285,7 @@ void Session::Run(
     if (!Continue(in_time && !Interrupted())) break;
     const Job& job = jobs[done];
     ShowProgress(phase, done, jobs.size(), &job);
+    if (phase.measure) run.rates = ceilings_.Of(job);
     const Record record = RunOne(job, run);
     if (interrupted_) break;
     if (leader()) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "reports/result_file.h"
+#include "tools/cli/ceilings.h"
 #include "tools/cli/exit_code.h"
 #include "tools/cli/jobs.h"
 #include "tools/cli/options.h"
@@ -68,6 +69,7 @@ class Session {
 
   Options options_;
   std::unique_ptr<World> world_;
+  Ceilings ceilings_;
   std::optional<ResultFile> file_;
   std::unique_ptr<Watchdog> watchdog_;
   std::optional<Record> under_way_;

@@ -54,6 +54,13 @@ std::string TimeText(double us) {
   return fmt::format("{:.2f} s", us / 1e6);
 }
 
+// The least time, and how much of the time taken it is.
+static std::string FloorText(std::optional<double> floor_us, double median_us) {
+  if (floor_us.value_or(0) <= 0 || median_us <= 0) return "-";
+  return fmt::format("{} {:.0f}%", TimeText(*floor_us),
+                     100 * *floor_us / median_us);
+}
+
 std::string BytesText(double bytes) {
   static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   size_t unit = 0;
@@ -138,8 +145,7 @@ std::string BenchTable::Text() const {
                            ? 50 * (t.interval_high - t.interval_low) / t.median
                            : 0.0),
            Optional(r.algbw_gbps, "{:.2f}"), Optional(r.busbw_gbps, "{:.2f}"),
-           Optional(r.gflops, "{:.1f}"),
-           r.floor_us.has_value() ? TimeText(*r.floor_us) : "-",
+           Optional(r.gflops, "{:.1f}"), FloorText(r.floor_us, t.median),
            base == native.end() || r.native
                ? "-"
                : fmt::format("{:.2f}x", base->second / t.median),

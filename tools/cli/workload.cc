@@ -62,6 +62,10 @@ StatusOr<Workload> WorkloadOf(const std::string& model,
                          ? "swiglu"
                          : "gelu_tanh"},
       {"bias", config.mlp_bias ? "true" : "false"},
+      {"norm",
+       config.norm == models::Norm::kLayerNorm ? "layer_norm" : "rms_norm"},
+      {"latent_attention", config.is_latent() ? "true" : "false"},
+      {"rope_theta", fmt::format("{}", config.rope_theta)},
       {"dtype", std::string(Name(layout.dtype))}};
   for (const models::Message& message : messages) {
     if (!Serves(message, ranks)) continue;

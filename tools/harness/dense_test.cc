@@ -159,6 +159,21 @@ TEST(Dense, FailsWhenTheReferenceIsWrongInShape) {
       << r.reason;
 }
 
+// The power of so few elements is not asked: what the reference says is first
+// wanted by a rank that prepares ahead, and then by all.
+TEST(Dense, FailsWhenTheReferenceOfFewElementsFails) {
+  Case<P> c = ProductCase(Product());
+  c.name = "toy/no_reference";
+  c.reference = DenseReference<P>(
+      [](const P&, const Arithmetic&, const Inputs&,
+         const Sample&) -> StatusOr<DenseOutputs> { return Internal("none"); });
+  const Record r =
+      RunProduct(Erase(c), {.tokens = 2, .in = 16, .out = 3, .ranks = 2});
+  EXPECT_EQ(r.verdict, Verdict::kFailed);
+  EXPECT_NE(r.reason.find("the reference: none"), std::string::npos)
+      << r.reason;
+}
+
 // --- Elements that nobody writes -------------------------------------------
 
 struct Gaps {

@@ -112,6 +112,12 @@ Segments PartOf(const Segments& segments, int part, int parts) {
   return out;
 }
 
+Segments ComparedSegments(const TensorSpec& spec, int rank, int ranks,
+                          const Sample& sample) {
+  const Segments all = SampledSegments(spec, rank, ranks, sample);
+  return spec.is_replica() ? PartOf(all, rank, ranks) : all;
+}
+
 Bounded Expectation::Untouched() {
   return {.value = std::numeric_limits<double>::quiet_NaN(), .worst = -1};
 }
@@ -127,7 +133,8 @@ Expectation::Expectation(const CaseInfo& info, const Instance& instance,
       sample_(sample) {}
 
 Status Expectation::Prepare(Workspace* workspace, uint64_t key) {
-  if (!is_dense() || dense_ != nullptr) return OkStatus();
+  if (!is_dense()) return OkStatus();
+  if (dense_ != nullptr) return dense_->status();
   const auto compute = [this]() -> StatusOr<DenseOutputs> {
     auto outputs = info_.dense(instance_, arithmetic_, inputs_, sample_);
     if (!outputs.ok()) return outputs.status().WithContext("the reference");

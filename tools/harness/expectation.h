@@ -32,6 +32,10 @@ Segments SampledSegments(const TensorSpec& spec, int rank, int ranks,
                          const Sample& sample);
 // Part `part` of `parts` of the segments, cut by length.
 Segments PartOf(const Segments& segments, int part, int parts);
+// What `rank` compares of output `spec`: of replicas, which are compared with
+// one another by their hashes, its part.
+Segments ComparedSegments(const TensorSpec& spec, int rank, int ranks,
+                          const Sample& sample);
 
 class Expectation {
  public:

@@ -124,6 +124,31 @@ TEST_F(FaultTest, ChangeThePayloadAsTheySay) {
   EXPECT_EQ(struck_, 1);
 }
 
+// A quarter of an integer might be the same one.
+TEST_F(FaultTest, IntegersAreMultipliedByTheRanks) {
+  Plant(Fault::kWrongScale);
+  Begin();
+  op_.dtype = DType::kI32;
+  std::vector<int32_t> x = {1, -3};
+  interceptor_->OnReceive(op_, kCulprit, 0,
+                          std::as_writable_bytes(std::span(x)));
+  EXPECT_EQ(x, (std::vector<int32_t>{kRanks, -3 * kRanks}));
+}
+
+// An operation inside of another is a part of it.
+TEST_F(FaultTest, StrikeOnceInNestedOperations) {
+  Plant(Fault::kCountTwice);
+  Begin();
+  EXPECT_EQ(Receive(0, {1, 2}), (Floats{2, 4}));
+  Op inner = op_;
+  ASSERT_TRUE(interceptor_->OnBegin(inner).ok());
+  EXPECT_EQ(Receive(0, {1, 2}), (Floats{1, 2}));
+  interceptor_->OnEnd(inner);
+  EXPECT_EQ(Receive(0, {1, 2}), (Floats{1, 2}));
+  End();
+  EXPECT_EQ(struck_, 1);
+}
+
 TEST_F(FaultTest, StrikeOncePerOperation) {
   Plant(Fault::kCountTwice);
   Begin();

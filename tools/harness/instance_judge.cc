@@ -13,11 +13,6 @@ namespace {
 
 constexpr size_t kMaxMismatches = 8;
 
-bool IsReplica(const TensorSpec& spec) {
-  return spec.role == TensorRole::kOutput && spec.check_replicas &&
-         spec.sharding.kind == ShardKind::kReplicated;
-}
-
 std::string When(std::string_view when, std::string what) {
   return when.empty() ? what : fmt::format("{}: {}", when, what);
 }
@@ -60,17 +55,13 @@ Account InstanceRun::RunAsIs(const Execution& execution) {
   return account;
 }
 
-// Of replicas, which are compared by their hashes, each rank looks at its part.
 void InstanceRun::CheckOutputs(const Execution& execution,
                                Account& account) const {
   for (size_t i = 0; i < tensors_.size(); ++i) {
     const TensorSpec& spec = tensors_[i];
     if (spec.role != TensorRole::kOutput) continue;
-    Segments segments =
-        SampledSegments(spec, comm_.rank(), comm_.size(), sample_);
-    if (IsReplica(spec)) {
-      segments = PartOf(segments, comm_.rank(), comm_.size());
-    }
+    const Segments segments =
+        ComparedSegments(spec, comm_.rank(), comm_.size(), sample_);
     account.figures.Add(CompareOutput({.expected = execution.expected.get(),
                                        .spec = &spec,
                                        .rank = comm_.rank(),
@@ -186,7 +177,7 @@ std::string InstanceRun::ReplicasDiffer(
   size_t output = 0;
   for (const TensorSpec& spec : tensors_) {
     if (spec.role != TensorRole::kOutput) continue;
-    for (size_t r = 1; r < accounts.size() && IsReplica(spec); ++r) {
+    for (size_t r = 1; r < accounts.size() && spec.is_replica(); ++r) {
       if (accounts[r].hashes.size() <= output ||
           accounts[r].hashes[output] == accounts[0].hashes[output]) {
         continue;

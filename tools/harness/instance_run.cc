@@ -205,23 +205,31 @@ void InstanceRun::PlanExecutions() {
 }
 
 Status InstanceRun::PowerOf(const Execution& execution) {
-  std::string key =
+  std::string kind =
       fmt::format("{} {} {}", info_.name, variant_.name, Name(execution.tier));
+  // What a comparison sees depends on how many elements it has, and bounds on
+  // how many terms are added.
+  std::string shapes = "shapes";
   int64_t elements = 0;
   for (const TensorSpec& t : tensors_) {
-    key += fmt::format(" {} {}", Name(t.dtype), Name(t.data.op));
+    kind += fmt::format(" {} {}", Name(t.dtype), Name(t.data.op));
+    shapes += fmt::format(" {} {}", t.shape.ToString(), t.sharding.name);
     if (t.role == TensorRole::kOutput) elements += t.shape.NumElements();
   }
-  if (elements < kPowerMinElements || state_->power_checked.contains(key)) {
+  shapes += kind;
+  if (elements < kPowerMinElements || state_->power_checked.contains(shapes)) {
     return OkStatus();
   }
-  // Dropping ranks evaluates the reference once more for each of them.
-  const bool cheap = !info_.dense || info_.flops(instance_) < 1e8;
+  // Dropping ranks evaluates the reference once more for each of them, and is
+  // asked of one shape of each kind.
+  const bool drop = (!info_.dense || info_.flops(instance_) < 1e8) &&
+                    !state_->power_checked.contains(kind);
   SP_RETURN_IF_ERROR(execution.expected->Prepare(
       state_->locality.workspace.get(), execution.key));
   SP_RETURN_IF_ERROR(CheckPower(*execution.expected, *execution.inputs,
-                                tensors_, comm_.size(), execution.tier, cheap));
-  if (cheap) state_->power_checked.insert(std::move(key));
+                                tensors_, comm_.size(), execution.tier, drop));
+  state_->power_checked.insert(std::move(shapes));
+  if (drop) state_->power_checked.insert(std::move(kind));
   return OkStatus();
 }
 

@@ -1,55 +1,162 @@
 #include "tools/harness/power.h"
 
 #include <algorithm>
-#include <map>
-#include <optional>
+#include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace shardproof {
 namespace {
 
-// The expected values of one output, as far as they are looked at, over all
-// ranks that hold different ones.
+using Values = std::vector<Bounded>;
+
+// What one rank compares of an output, as far as it is looked at.
 struct Look {
-  const TensorSpec* spec = nullptr;
   int rank = 0;
-  Interval segment;
+  Segments segments;
 };
 
-std::vector<Look> Places(const Tensors& tensors, int ranks,
-                         const Sample& sample) {
+std::vector<Look> LooksAt(const TensorSpec& spec, int ranks,
+                          const Sample& sample) {
+  const bool parts = spec.is_replica();
+  const bool alike = spec.sharding.kind == ShardKind::kReplicated && !parts;
+  const int64_t most = std::max(
+      kPowerMinElements, parts ? kPowerMaxElements / ranks : kPowerMaxElements);
   std::vector<Look> looks;
-  for (const TensorSpec& spec : tensors) {
-    if (spec.role != TensorRole::kOutput) continue;
-    const bool same = spec.sharding.kind == ShardKind::kReplicated;
-    for (int r = 0; r < (same ? 1 : ranks); ++r) {
-      int64_t left = kPowerMaxElements;
-      for (const Interval& s : SampledSegments(spec, r, ranks, sample)) {
-        if (left <= 0) break;
-        const int64_t n = std::min(left, s.end - s.begin);
-        looks.push_back({&spec, r, {s.begin, s.begin + n}});
-        left -= n;
-      }
+  for (int r = 0; r < (alike ? 1 : ranks); ++r) {
+    Look look{.rank = r, .segments = {}};
+    int64_t left = most;
+    for (const Interval& s : ComparedSegments(spec, r, ranks, sample)) {
+      if (left <= 0) break;
+      const int64_t n = std::min(left, s.end - s.begin);
+      look.segments.push_back({s.begin, s.begin + n});
+      left -= n;
     }
+    looks.push_back(std::move(look));
   }
   return looks;
 }
 
-using Values = std::vector<Bounded>;
-
-// Only elements that are written.
-void KeepWritten(const Values& by, Values& values) {
-  size_t kept = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (!Expectation::IsUntouched(by[i])) values[kept++] = values[i];
+Values Read(const TensorSpec& spec, const Look& look,
+            const Expectation& expected) {
+  Values values;
+  for (const Interval& s : look.segments) {
+    const size_t at = values.size();
+    values.resize(at + static_cast<size_t>(s.end - s.begin));
+    expected.Read(spec, look.rank, s.begin, std::span(values).subspan(at));
   }
-  values.resize(kept);
+  return values;
 }
 
-Status Blind(const Status& status, const TensorSpec& spec) {
-  return InvalidArgument("blind: {}: {}", spec.name, status.message());
-}
+// What one rank compares, and the same with a fault.
+struct Faulty {
+  const Values* right = nullptr;
+  std::vector<double> wrong;
+
+  int64_t Changed() const {
+    int64_t changed = 0;
+    for (size_t i = 0; i < wrong.size(); ++i) {
+      const double y = (*right)[i].value, z = wrong[i];
+      changed += y == z || (std::isnan(y) && std::isnan(z)) ? 0 : 1;
+    }
+    return changed;
+  }
+};
+
+// The comparisons of one output, and the faults planted into it.
+class OutputPower {
+ public:
+  OutputPower(const TensorSpec& spec, int ranks, Tier tier,
+              const Expectation& expected)
+      : spec_(spec),
+        ranks_(ranks),
+        looks_(LooksAt(spec, ranks, expected.sample())),
+        power_(spec.dtype, tier == Tier::kExact || IsInteger(spec.dtype)) {
+    for (const Look& look : looks_) {
+      Values& y = right_.emplace_back();
+      for (const Bounded& b : Read(spec, look, expected)) {
+        written_.push_back(!Expectation::IsUntouched(b));
+        if (written_.back()) y.push_back(b);
+      }
+    }
+  }
+
+  int64_t elements() const { return static_cast<int64_t>(written_.size()); }
+
+  // On all ranks alike: one of them must find it.
+  void Scale(const std::string& name, double factor) {
+    for (const Values& y : right_) {
+      power_.Add(name, y, Scaled(y, factor, 0, y.size()).wrong);
+    }
+  }
+
+  // Without what `rank` gave, where that changes anything. (What those who are
+  // not the root of a broadcast have does not.)
+  void Drop(int rank, const Expectation& without) {
+    std::vector<Faulty> faults;
+    int64_t changed = 0;
+    size_t at = 0;
+    for (size_t l = 0; l < looks_.size(); ++l) {
+      Faulty& f = faults.emplace_back(Faulty{.right = &right_[l], .wrong = {}});
+      for (const Bounded& b : Read(spec_, looks_[l], without)) {
+        if (written_[at++]) f.wrong.push_back(b.value);
+      }
+      changed += f.Changed();
+    }
+    if (changed == 0) return;
+    for (const Faulty& f : faults) {
+      power_.Add(fmt::format("the contribution of rank {} dropped", rank),
+                 *f.right, f.wrong);
+    }
+  }
+
+  // Within what one rank compares: nobody else can find it.
+  void PlantLocalFaults() {
+    for (size_t l = 0; l < looks_.size(); ++l) {
+      const Values& y = right_[l];
+      const std::string where = fmt::format("rank {}", looks_[l].rank);
+      AddLocal("all zero on " + where, Scaled(y, 0, 0, y.size()));
+      if (ranks_ == 1) continue;
+      AddLocal("divided by the ranks on " + where,
+               Scaled(y, 1.0 / ranks_, 0, y.size()));
+      // Of replicas each rank compares a chunk as it is.
+      if (spec_.is_replica()) continue;
+      const auto chunks = static_cast<size_t>(ranks_);
+      for (size_t c = 0; c < chunks; ++c) {
+        AddLocal(
+            fmt::format("chunk {} dropped on {}", c, where),
+            Scaled(y, 0, y.size() * c / chunks, y.size() * (c + 1) / chunks));
+      }
+    }
+  }
+
+  Status Check() const { return power_.Check(); }
+
+ private:
+  static Faulty Scaled(const Values& y, double factor, size_t begin,
+                       size_t end) {
+    Faulty f{.right = &y, .wrong = {}};
+    for (size_t i = 0; i < y.size(); ++i) {
+      const bool changes = i >= begin && i < end;
+      // Zero times infinity would be no zero.
+      const double scaled = factor == 0 ? 0 : factor * y[i].value;
+      f.wrong.push_back(changes ? scaled : y[i].value);
+    }
+    return f;
+  }
+  void AddLocal(const std::string& name, const Faulty& fault) {
+    if (fault.Changed() < kPowerMinElements) return;
+    power_.Add(name, *fault.right, fault.wrong);
+  }
+
+  const TensorSpec& spec_;
+  const int ranks_;
+  const std::vector<Look> looks_;
+  std::vector<bool> written_;  // Of all looks, one after the other.
+  std::vector<Values> right_;  // By look, only what is written.
+  PowerCheck power_;
+};
 
 }  // namespace
 
@@ -59,52 +166,22 @@ Status CheckPower(const Expectation& expected, const Inputs& inputs,
   if (Status s = CheckInputsDiffer(inputs, tensors, ranks); !s.ok()) {
     return InvalidArgument("blind: {}", s.message());
   }
-  const std::vector<Look> looks = Places(tensors, ranks, expected.sample());
-  std::map<const TensorSpec*, int64_t> elements;
-  for (const Look& l : looks) {
-    elements[l.spec] += l.segment.end - l.segment.begin;
-  }
-  for (const auto& [spec, n] : elements) {
-    if (n < kPowerMinElements) continue;
-    PowerCheck power(spec->dtype,
-                     tier == Tier::kExact || IsInteger(spec->dtype));
-    const auto read = [&](const Look& look, const Expectation& from) {
-      Values v(static_cast<size_t>(look.segment.end - look.segment.begin));
-      from.Read(*look.spec, look.rank, look.segment.begin, v);
-      return v;
-    };
-    for (const Look& look : looks) {
-      if (look.spec != spec) continue;
-      Values y = read(look, expected);
-      KeepWritten(Values(y), y);
-      power.Add("all zero", y, std::vector<double>(y.size(), 0.0));
-    }
-    for (int dropped = 0; drop_ranks && dropped < ranks; ++dropped) {
-      const WithoutRank without(inputs, tensors, dropped, ranks);
+  for (const TensorSpec& spec : tensors) {
+    if (spec.role != TensorRole::kOutput) continue;
+    OutputPower output(spec, ranks, tier, expected);
+    if (output.elements() < kPowerMinElements) continue;
+    output.Scale("all zero", 0);
+    if (ranks > 1) output.Scale("divided by the ranks", 1.0 / ranks);
+    output.PlantLocalFaults();
+    for (int r = 0; drop_ranks && r < ranks; ++r) {
+      const WithoutRank without(inputs, tensors, r, ranks);
       Expectation faulty = expected.With(without);
       SP_RETURN_IF_ERROR(faulty.Prepare(nullptr, 0));
-      std::vector<std::pair<Values, std::vector<double>>> pairs;
-      bool matters = false;
-      for (const Look& look : looks) {
-        if (look.spec != spec) continue;
-        Values y = read(look, expected), z = read(look, faulty);
-        KeepWritten(Values(y), z);
-        KeepWritten(Values(y), y);
-        std::vector<double> wrong;
-        for (size_t i = 0; i < z.size(); ++i) {
-          wrong.push_back(z[i].value);
-          matters = matters || z[i].value != y[i].value;
-        }
-        pairs.emplace_back(std::move(y), std::move(wrong));
-      }
-      // A rank that contributes nothing (all but the root of a broadcast).
-      if (!matters) continue;
-      for (const auto& [y, wrong] : pairs) {
-        power.Add(fmt::format("the contribution of rank {} dropped", dropped),
-                  y, wrong);
-      }
+      output.Drop(r, faulty);
     }
-    if (Status s = power.Check(); !s.ok()) return Blind(s, *spec);
+    if (Status s = output.Check(); !s.ok()) {
+      return InvalidArgument("blind: {}: {}", spec.name, s.message());
+    }
   }
   return OkStatus();
 }

@@ -9,17 +9,22 @@
 
 namespace shardproof {
 
-// Below this many output elements a fault may hide by chance (a sum that is
-// zero), and nothing is concluded.
+// Below this many output elements (for faults on one rank: changed ones, of
+// those that it compares) a fault may hide by chance (a sum that is zero), and
+// nothing is concluded.
 inline constexpr int64_t kPowerMinElements = 24;
-// Above this many, only the first ones of each output are looked at.
+// Above this many, only the first ones of each output on each rank are looked
+// at; of replicas, of which each rank compares a part, of all parts together.
 inline constexpr int64_t kPowerMaxElements = 4096;
 
-// Compares what `check`'s tier would say to faulty results: all zeros; and
-// without the contribution of each rank in turn, where that changes anything
-// in exact arithmetic. kInvalidArgument, starting with "blind:", names the
-// fault that would pass, or the input that could hide one. `expected` has been
-// prepared. Local: no communication.
+// Makes the comparisons that the ranks would make, in this tier, of faulty
+// results. On all ranks: zeros; values divided by the number of ranks; and
+// without the contribution of each rank in turn, where that changes anything in
+// exact arithmetic. On one rank, which must find it alone: zeros; divided
+// values; and one of as many chunks as there are ranks left zero.
+// kInvalidArgument, starting with "blind:", names the fault that would pass, or
+// the input that could hide one. `expected` has been prepared. Local: no
+// communication.
 Status CheckPower(const Expectation& expected, const Inputs& inputs,
                   const Tensors& tensors, int ranks, Tier tier,
                   bool drop_ranks);

@@ -211,6 +211,26 @@ TEST(Runner, FindsABenchmarkThatGoesWrongAfterWarmUp) {
   }
 }
 
+// While it is timed, an operation sees the same inputs again and again; what
+// comes before and after is right.
+TEST(Runner, FindsWhatIsWrongOnlyWhileItIsTimed) {
+  const Spoil tired = [](const Toy& toy, RankContext& c, int) {
+    thread_local float last = 0;
+    thread_local int times = 0;
+    const float* x = c.in("x").as<float>();
+    times = x[0] == last ? times + 1 : 1;
+    last = x[0];
+    if (times > 3) c.out("y").as<float>()[toy.count - 1] += 1;
+    return OkStatus();
+  };
+  RunOptions options;
+  options.measure = true;
+  options.timing = {.fixed_iterations = 5, .fixed_warmup = 5};
+  const Record r = RunSpoiled(tired, {.ranks = 2}, options);
+  EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
+  EXPECT_FALSE(r.time_us.has_value());
+}
+
 TEST(Runner, MeasuresWhatIsRight) {
   RunOptions options;
   options.measure = true;
@@ -283,6 +303,22 @@ TEST(Runner, NeverCountsARefusalAsAPass) {
   };
   EXPECT_VERDICT(RunToy(Only(v), "v", {.ranks = 2}), Verdict::kUnsupported,
                  "no such operation here");
+}
+
+TEST(Runner, OnlyWhatIsFoundKillsAMutant) {
+  const auto kills = [](Verdict verdict, std::string reason = "") {
+    Record r;
+    r.verdict = verdict;
+    r.reason = std::move(reason);
+    return Kills(r);
+  };
+  EXPECT_TRUE(kills(Verdict::kIncorrect));
+  EXPECT_TRUE(kills(Verdict::kSuspect));
+  EXPECT_TRUE(kills(Verdict::kFailed, "rank 1: it broke"));
+  EXPECT_FALSE(kills(Verdict::kPassed));
+  EXPECT_FALSE(kills(Verdict::kUnsupported));
+  EXPECT_FALSE(kills(Verdict::kNotBuilt));
+  EXPECT_FALSE(kills(Verdict::kFailed, "blind: y: the tolerance is blind"));
 }
 
 TEST(Runner, AgreesWhenOneRankCannotBind) {

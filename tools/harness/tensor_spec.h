@@ -81,6 +81,11 @@ struct TensorSpec {
   LocalBlock BlockOf(int rank, int ranks) const {
     return sharding.block(shape, rank, ranks);
   }
+  // An output of which all ranks hold the same bits, which are compared.
+  bool is_replica() const {
+    return role == TensorRole::kOutput && check_replicas &&
+           sharding.kind == ShardKind::kReplicated;
+  }
 };
 using Tensors = std::vector<TensorSpec>;
 
