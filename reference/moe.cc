@@ -170,7 +170,7 @@ class Moe {
           r_.routing.weights.at(c / in_.top_k, c % in_.top_k));
     }
     pass.x = RowsOf(in_.x, tokens);
-    const Operand x = Operand::RowsOf(pass.x.view(), {});
+    const Operand x = Operand::RowsOf(ConstTensorView(pass.x.view()), {});
     const Matrix z = Product(x, Source::TransposeOf(up), a_.expert);
     Matrix g, da;
     if (gated_) g = Product(x, Source::TransposeOf(*gate), a_.expert);
