@@ -426,7 +426,8 @@ const RegisterCase kAttentionBlock(Case<P>{
     .what = "attention, cut by heads between a column- and a row-parallel "
             "projection: sums y over ranks forward, dx backward, and the "
             "gradients of KV heads over those that share them",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    // Not bf16: at these sizes its bound of dx would let a dropped chunk pass.
+    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("kv_heads", &P::kv_heads, {4, 8, 1}).Bench({4}),
              Axis("sequence_parallel", &P::sequence_parallel, {false, true})
@@ -470,8 +471,8 @@ const RegisterCase kAttentionBlock(Case<P>{
          WithCore("does_not_see_itself", DoesNotSeeItself, LongCausal),
          WithCore("sequences_run_together", RunsSequencesTogether,
                   [](const P& p) { return p.sequences > 1; }),
-         Misconfigured("scale_missing",
-                       MissScale, [](const P& p) { return p.length > 1; }),
+         Misconfigured("scale_missing", MissScale,
+                       [](const P& p) { return p.length > 1; }),
          WithCore("gradients_left_turned", LeavesGradientsTurned,
                   [](const P& p) {
                     return p.rope_theta == 10000 && p.length > 1;

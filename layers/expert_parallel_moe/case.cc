@@ -388,7 +388,7 @@ const RegisterCase kExpertParallelMoe(Case<P>{
                   {"dropless", "all_tokens", "per_rank"})
                  .Bench({"dropless"}),
              Axis("experts", &P::experts, {8, 3}).Bench({8}),
-             Axis("top_k", &P::top_k, {2, 1}).Bench({2}),
+             Axis("top_k", &P::top_k, {2}).Bench({2}),
              Axis("tokens", &P::tokens, {12}).Bench({512}),
              Axis("hidden", &P::hidden, {20}).Bench({1024}),
              Axis("intermediate", &P::intermediate, {17}).Bench({1792}),

@@ -42,7 +42,7 @@ struct P {
   OptimizerRule rule = OptimizerRule::kAdamW;
   // Powers of two for everything, and no clipping: sums of integers are exact.
   bool linear = false;
-  double max_norm = 1;
+  double max_norm = 0.25;
   // Scaled losses, and a gradient that overflows on one rank in one step.
   bool overflow = false;
   int64_t sharded = 0;
@@ -370,7 +370,7 @@ Status SgdStillScaled(const Stream& stream, const SgdArgs& args) {
 }
 
 bool Several(const P& p) { return p.ranks >= 2; }
-bool Clips(const P& p) { return p.ranks >= 2 && !p.linear && p.max_norm == 1; }
+bool Clips(const P& p) { return p.ranks >= 2 && !p.linear && p.max_norm < 1; }
 bool Overflows(const P& p) { return p.ranks >= 2 && p.overflow; }
 bool IsAdaptive(const P& p) { return p.ranks >= 2 && Adaptive(p); }
 bool IsAdamW(const P& p) {
@@ -428,7 +428,7 @@ Case<P> Optimizer() {
       Axis("rule", &P::rule,
            {OptimizerRule::kAdamW, OptimizerRule::kSgd, OptimizerRule::kAdam})
           .Bench({OptimizerRule::kAdamW, OptimizerRule::kSgd}),
-      Axis("max_norm", &P::max_norm, {1, 100}).Bench({1.0}),
+      Axis("max_norm", &P::max_norm, {0.25, 100}).Bench({0.25}),
       Axis("overflow", &P::overflow, {false, true}).Bench({false}),
       Axis("sharded", &P::sharded, {37, 3}).Bench({1 << 22}).Smoke({1 << 12}),
       Axis("replicated", &P::replicated, {13}).Bench({1 << 12}),
