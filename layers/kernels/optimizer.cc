@@ -227,6 +227,22 @@ Status CheckTensors(const UpdateTensors& t, bool needs_first,
   return OkStatus();
 }
 
+// A build for one instruction set can name these only in this namespace.
+template <class... Args>
+void CallAddSquares(Args... args) {
+  HWY_DYNAMIC_DISPATCH(AddSquaresDispatched)(args...);
+}
+
+template <class... Args>
+void CallSgd(Args... args) {
+  HWY_DYNAMIC_DISPATCH(SgdDispatched)(args...);
+}
+
+template <class... Args>
+void CallAdam(Args... args) {
+  HWY_DYNAMIC_DISPATCH(AdamDispatched)(args...);
+}
+
 }  // namespace
 }  // namespace kernels
 
@@ -234,7 +250,7 @@ Status AddSquares(const Stream& stream, DType dtype, int64_t n, const void* x,
                   SquareSum* total) {
   SP_RETURN_IF_ERROR(kernels::CheckType(dtype));
   return stream.Run([=] {
-    HWY_DYNAMIC_DISPATCH(kernels::AddSquaresDispatched)(dtype, n, x, total);
+    kernels::CallAddSquares(dtype, n, x, total);
     return Status();
   });
 }
@@ -243,7 +259,7 @@ Status SgdStep(const Stream& stream, const SgdArgs& args) {
   SP_RETURN_IF_ERROR(
       kernels::CheckTensors(args.tensors, args.momentum != 0, false));
   return stream.Run([args] {
-    HWY_DYNAMIC_DISPATCH(kernels::SgdDispatched)(args);
+    kernels::CallSgd(args);
     return Status();
   });
 }
@@ -251,7 +267,7 @@ Status SgdStep(const Stream& stream, const SgdArgs& args) {
 Status AdamStep(const Stream& stream, const AdamArgs& args) {
   SP_RETURN_IF_ERROR(kernels::CheckTensors(args.tensors, true, true));
   return stream.Run([args] {
-    HWY_DYNAMIC_DISPATCH(kernels::AdamDispatched)(args);
+    kernels::CallAdam(args);
     return Status();
   });
 }
