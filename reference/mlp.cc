@@ -15,9 +15,7 @@ namespace {
 class Mlp {
  public:
   Mlp(const MlpInputs& in, const MlpArithmetic& a)
-      : in_(in),
-        a_(a),
-        gated_(in.activation == Activation::kSwiGlu) {}
+      : in_(in), a_(a), gated_(in.activation == Activation::kSwiGlu) {}
 
   // y and dx at `tokens`.
   void Tokens(const Rows& tokens, MlpResult& result) const {

@@ -265,9 +265,8 @@ TEST(DataParallel, WithoutATokenSumsAreLeft) {
 
 TEST(DataParallel, WithoutParameters) {
   OnRanks(2, [](const Communicator& comm) -> Status {
-    SP_ASSIGN_OR_RETURN(
-        DataParallel g,
-        DataParallel::Create(comm, {.overlap = true}));
+    SP_ASSIGN_OR_RETURN(DataParallel g,
+                        DataParallel::Create(comm, {.overlap = true}));
     SP_RETURN_IF_ERROR(g.BeginStep());
     SP_RETURN_IF_ERROR(g.BeginMicroBatch(1, true));
     return g.Finish();
