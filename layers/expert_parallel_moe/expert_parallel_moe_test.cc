@@ -37,6 +37,11 @@ std::atomic<int> large_allocations{0};  // NOLINT: operator new is global.
   if (void* const p = std::aligned_alloc(align, padded)) return p;
   throw std::bad_alloc();
 }
+[[gnu::noinline]] void* operator new(size_t bytes,
+                                     const std::nothrow_t&) noexcept {
+  if (bytes >= kLarge) ++large_allocations;
+  return std::malloc(bytes);
+}
 [[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, size_t) noexcept {
   std::free(p);

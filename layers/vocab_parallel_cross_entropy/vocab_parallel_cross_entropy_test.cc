@@ -27,6 +27,11 @@ void* operator new(size_t bytes) {
   if (void* const p = std::malloc(bytes)) return p;
   std::abort();
 }
+[[gnu::noinline]] void* operator new(size_t bytes,
+                                     const std::nothrow_t&) noexcept {
+  if (bytes >= kLarge) ++large_allocations;
+  return std::malloc(bytes);
+}
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }
 
