@@ -26,6 +26,14 @@ Matrix Exactly(ConstTensorView v) {
   return m;
 }
 
+std::vector<Bounded> Column(const Matrix& m, int64_t j) {
+  std::vector<Bounded> column;
+  for (size_t t = 0; t < m.rows.size(); ++t) {
+    column.push_back(m.at(static_cast<int64_t>(t), j));
+  }
+  return column;
+}
+
 // C = A B without the rounding to store.
 Matrix Unrounded(const Matrix& a, const Source& b, Arithmetic arithmetic) {
   arithmetic.partials = 1;
@@ -33,13 +41,32 @@ Matrix Unrounded(const Matrix& a, const Source& b, Arithmetic arithmetic) {
   return internal::Product(Operand::Of(a), b, arithmetic);
 }
 
+// The same with both operands bounded, one dot product after another.
+Matrix Unrounded(const Matrix& a, const Matrix& b, bool transpose_b,
+                 const Arithmetic& arithmetic) {
+  Matrix c;
+  c.rows = a.rows;
+  c.cols = transpose_b ? static_cast<int64_t>(b.rows.size()) : b.cols;
+  for (size_t i = 0; i < a.rows.size(); ++i) {
+    for (int64_t j = 0; j < c.cols; ++j) {
+      const std::span<const Bounded> row = a.row(static_cast<int64_t>(i));
+      if (transpose_b) {
+        c.values.push_back(Dot(row, b.row(j), arithmetic.UAccumulate()));
+      } else {
+        c.values.push_back(Dot(row, Column(b, j), arithmetic.UAccumulate()));
+      }
+    }
+  }
+  return c;
+}
+
 // h + bias, added in `accumulate`, before the one rounding to store.
-void AddAndStore(Matrix& m, const std::vector<double>& bias, int64_t rows,
+void AddAndStore(Matrix& m, std::span<const Bounded> bias, int64_t rows,
                  const Arithmetic& a) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < m.cols; ++j) {
       Bounded& v = m.at(i, j);
-      v = Rounded(v + Bounded{bias[static_cast<size_t>(j)]}, a.UAccumulate());
+      v = Rounded(v + bias[static_cast<size_t>(j)], a.UAccumulate());
       v = Rounded(v, a.store);
     }
   }
@@ -49,37 +76,48 @@ void Store(Matrix& m, const Arithmetic& a) {
   for (Bounded& v : m.values) v = Rounded(v, a.store);
 }
 
-std::vector<Bounded> Column(const Matrix& m, int64_t j) {
-  std::vector<Bounded> column;
-  for (size_t t = 0; t < m.rows.size(); ++t) {
-    column.push_back(m.at(static_cast<int64_t>(t), j));
-  }
-  return column;
-}
-
 // Activations and their gradients, of all tokens.
 struct Passes {
   std::vector<Matrix> h, d;  // h_0 to h_(L-1); d_0 to d_L
   int64_t prefixed = 0;
 };
 
-Passes Run(const LinearStackInputs& in, const Arithmetic& a) {
-  const size_t layers = in.w.size();
+// `product` makes h_l w_l^T and d_(l+1) w_l.
+Passes Run(const LinearStackInputs& in, const LinearStackWeights& weights,
+           const Arithmetic& a,
+           const std::function<Matrix(const Matrix&, size_t l, bool forward)>&
+               product) {
+  const size_t layers = weights.b.size();
   Passes p;
   p.prefixed = in.prefixed;
   p.h.push_back(Exactly(in.x));
-  AddAndStore(p.h[0], Doubles(in.prefix), in.prefixed, a);
+  AddAndStore(p.h[0], weights.prefix.values, in.prefixed, a);
   for (size_t l = 0; l + 1 < layers; ++l) {
-    p.h.push_back(Unrounded(p.h[l], Source::TransposeOf(in.w[l]), a));
-    AddAndStore(p.h.back(), Doubles(in.b[l]), in.x.shape[0], a);
+    p.h.push_back(product(p.h[l], l, true));
+    AddAndStore(p.h.back(), weights.b[l].values, in.x.shape[0], a);
   }
   p.d.resize(layers + 1);
   p.d[layers] = Exactly(in.dy);
   for (size_t l = layers; l-- > 0;) {
-    p.d[l] = Unrounded(p.d[l + 1], Source::Of(in.w[l]), a);
+    p.d[l] = product(p.d[l + 1], l, false);
     Store(p.d[l], a);
   }
   return p;
+}
+
+Matrix AsRow(ConstTensorView v) {
+  v.shape = {1, v.num_elements()};
+  return Exactly(v);
+}
+
+Passes Run(const LinearStackInputs& in, const Arithmetic& a) {
+  LinearStackWeights biases;
+  biases.prefix = AsRow(in.prefix);
+  for (const ConstTensorView& b : in.b) biases.b.push_back(AsRow(b));
+  return Run(in, biases, a, [&](const Matrix& m, size_t l, bool forward) {
+    return Unrounded(
+        m, forward ? Source::TransposeOf(in.w[l]) : Source::Of(in.w[l]), a);
+  });
 }
 
 // What one rank has stored after its last micro-batch: sum over its tokens of
@@ -174,6 +212,33 @@ LinearStackGradients LinearStackReference(const LinearStackInputs& inputs,
                                           double divisor,
                                           const std::vector<Rows>& rows) {
   return Gather(Run(inputs, summed), rows,
+                [&](std::span<const Bounded> d, std::span<const Bounded> h) {
+                  std::vector<Bounded> ranks;
+                  for (const auto& part : parts) {
+                    ranks.push_back(OfRank(d, h, part, summed));
+                  }
+                  return OfAllRanks(ranks, summed, divisor);
+                });
+}
+
+LinearStackWeights ExactWeights(const LinearStackInputs& inputs) {
+  LinearStackWeights weights;
+  weights.prefix = AsRow(inputs.prefix);
+  for (const ConstTensorView& w : inputs.w) weights.w.push_back(Exactly(w));
+  for (const ConstTensorView& b : inputs.b) weights.b.push_back(AsRow(b));
+  return weights;
+}
+
+LinearStackGradients LinearStackReference(const LinearStackInputs& inputs,
+                                          const LinearStackWeights& weights,
+                                          const TokenParts& parts,
+                                          const Arithmetic& summed,
+                                          double divisor) {
+  const Passes passes = Run(
+      inputs, weights, summed, [&](const Matrix& m, size_t l, bool forward) {
+        return Unrounded(m, weights.w[l], forward, summed);
+      });
+  return Gather(passes, {},
                 [&](std::span<const Bounded> d, std::span<const Bounded> h) {
                   std::vector<Bounded> ranks;
                   for (const auto& part : parts) {

@@ -43,6 +43,15 @@ struct LinearStackInputs {
   ConstTensorView dy;
 };
 
+// Parameters that are themselves only known to within a bound, as those of a
+// model that has been trained for some steps: prefix [1, n_0], w_l, b_l [1,
+// n_(l+1)].
+struct LinearStackWeights {
+  Matrix prefix;
+  std::vector<Matrix> w, b;
+};
+LinearStackWeights ExactWeights(const LinearStackInputs& inputs);
+
 // Tokens [begin, end).
 struct TokenRange {
   int64_t begin = 0;
@@ -64,6 +73,15 @@ LinearStackGradients LinearStackReference(const LinearStackInputs& inputs,
                                           const Arithmetic& summed,
                                           double divisor,
                                           const std::vector<Rows>& rows = {});
+// The same with weights that have bounds, instead of those of `inputs`; all rows.
+// Errors of different elements may depend on each other here: likely bounds are
+// sound as long as no sum has more than kFewRoundings terms, which are then all
+// added linearly.
+LinearStackGradients LinearStackReference(const LinearStackInputs& inputs,
+                                          const LinearStackWeights& weights,
+                                          const TokenParts& parts,
+                                          const Arithmetic& summed,
+                                          double divisor);
 // The gradients of each rank alone: nothing is summed over ranks, or divided.
 std::vector<LinearStackGradients> LinearStackPartials(
     const LinearStackInputs& inputs, const TokenParts& parts,

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -88,6 +89,40 @@ TEST(LinearStackReference, IsTheDerivativeOfTheLoss) {
   expect(m.b0, g.db[0]);
   expect(m.w1, g.dw[1]);
   expect(m.b1, g.db[1]);
+}
+
+// Weights in bounds: the same values, and bounds that hold for every model whose
+// weights are off by that much.
+TEST(LinearStackReference, CarriesTheBoundsOfWeights) {
+  Model m(Uniform(DType::kF64));
+  const Arithmetic a = Arithmetic::For(DType::kF64, 3);
+  const LinearStackGradients exact =
+      LinearStackReference(m.inputs(), kParts, a, 6);
+  LinearStackWeights weights = ExactWeights(m.inputs());
+  const LinearStackGradients same =
+      LinearStackReference(m.inputs(), weights, kParts, a, 6);
+  constexpr double kOff = 1e-3;
+  for (Bounded& w : weights.w[1].values) w.worst = w.likely = kOff;
+  const LinearStackGradients off =
+      LinearStackReference(m.inputs(), weights, kParts, a, 6);
+  for (int64_t i = 0; i < m.w1.num_elements(); ++i) {
+    m.w1.data<double>()[i] += i % 3 == 0 ? kOff : -kOff;
+  }
+  const LinearStackGradients moved =
+      LinearStackReference(m.inputs(), kParts, a, 6);
+  double worst = 0;
+  for (size_t i = 0; i < exact.dw[0].values.size(); ++i) {
+    const Bounded &e = exact.dw[0].values[i], &s = same.dw[0].values[i],
+                  &o = off.dw[0].values[i], &n = moved.dw[0].values[i];
+    EXPECT_LE(std::abs(s.value - e.value), 1e-15);
+    EXPECT_LE(s.worst, 2 * e.worst);
+    EXPECT_EQ(o.value, s.value);
+    EXPECT_LE(std::abs(n.value - o.value), o.worst);
+    worst = std::max(worst, std::abs(n.value - o.value) / o.worst);
+  }
+  EXPECT_GT(worst, 0.1);
+  // What does not depend on w_1.
+  EXPECT_LE(off.dw[1].at(0, 0).worst, 2 * exact.dw[1].at(0, 0).worst);
 }
 
 TEST(LinearStackReference, DividesAndSamples) {

@@ -2,7 +2,9 @@
 // bugs.
 #include "tools/harness/case.h"
 
+#include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +22,7 @@ struct P {
   DType dtype = DType::kF32;
   bool sequence_parallel = false;
   bool bias = false;
+  bool gather_output = false;
   int64_t tokens = 0;
   int64_t in = 0;
   int64_t out = 0;
@@ -33,7 +36,8 @@ ParallelLinearConfig ConfigOf(const P& p) {
           .out = p.out,
           .dtype = p.dtype,
           .bias = p.bias,
-          .sequence_parallel = p.sequence_parallel};
+          .sequence_parallel = p.sequence_parallel,
+          .gather_output = p.gather_output};
 }
 
 // Inputs in the order in which they are used, then outputs.
@@ -41,6 +45,7 @@ Tensors TensorsOf(const P& p) {
   const ExactLinearInputs exact =
       *ExactLinear(p.dtype, p.dtype, p.tokens, p.in, p.out);
   const Sharding tokens = p.sequence_parallel ? Shard(0) : Replicated();
+  const Sharding features = p.gather_output ? Replicated() : Shard(1);
   Tensors tensors = {
       Input("x", p.dtype, {p.tokens, p.in}, tokens).Data({.exact = exact.x}),
       Input("w", p.dtype, {p.out, p.in}, Shard(0)).Data({.exact = exact.w})};
@@ -48,10 +53,10 @@ Tensors TensorsOf(const P& p) {
     tensors.push_back(
         Input("b", p.dtype, {p.out}, Shard(0)).Data({.exact = exact.b}));
   }
-  tensors.push_back(Input("dy", p.dtype, {p.tokens, p.out}, Shard(1))
+  tensors.push_back(Input("dy", p.dtype, {p.tokens, p.out}, features)
                         .Data({.exact = exact.dy}));
   tensors.push_back(
-      Output("y", p.dtype, {p.tokens, p.out}, Shard(1)).SampleDimension(0));
+      Output("y", p.dtype, {p.tokens, p.out}, features).SampleDimension(0));
   tensors.push_back(Output("dx", p.dtype, {p.tokens, p.in}, tokens)
                         .Gradient()
                         .SampleDimension(0));
@@ -126,7 +131,41 @@ Status BiasGradientDivided(const P& p, const RankContext& c) {
   return Scale(c.out("db"), 1.0 / p.ranks);
 }
 
+// The blocks of all ranks one after another are taken for whole rows.
+Status BlocksTakenForRows(const P& p, const RankContext& c) {
+  const TensorView y = c.out("y");
+  std::vector<std::byte> rows(static_cast<size_t>(y.num_bytes()));
+  std::memcpy(rows.data(), y.data, rows.size());
+  int64_t next = 0;
+  for (int r = 0; r < p.ranks; ++r) {
+    const Chunk features = BalancedChunk(p.out, p.ranks, r);
+    for (int64_t t = 0; t < p.tokens; ++t) {
+      std::memcpy(At(y.data, p.dtype, next),
+                  At(rows.data(), p.dtype, t * p.out + features.begin),
+                  static_cast<size_t>(features.count * SizeOf(p.dtype)));
+      next += features.count;
+    }
+  }
+  return OkStatus();
+}
+
+// The gradient of what was gathered is summed over the ranks, as if each had
+// used the result for itself.
+Status GradientOfGatheredSummed(const P& p, const RankContext& c) {
+  for (const char* const gradient : {"dw", "dx"}) {
+    SP_RETURN_IF_ERROR(Scale(c.out(gradient), p.ranks));
+  }
+  return OkStatus();
+}
+
 bool Several(const P& p) { return p.ranks >= 2; }
+bool Gathered(const P& p) { return p.ranks >= 2 && p.gather_output; }
+std::optional<std::string> Skip(const P& p) {
+  if (!p.gather_output) return std::nullopt;
+  if (p.sequence_parallel) return "the output is not gathered";
+  if (!p.bias) return "tested with a bias";
+  return std::nullopt;
+}
 bool SequenceParallel(const P& p) {
   return p.ranks >= 2 && p.sequence_parallel;
 }
@@ -155,15 +194,19 @@ double Flops(const P& p) {
 const RegisterCase kColumnParallelLinear(Case<P>{
     .name = "layers/column_parallel_linear",
     .what = "y = x w^T + b with w cut by output: sums dx over ranks backward; "
-            "sequence-parallel gathers x, gathers it again, scatters dx",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
-                 .Bench({DType::kF32, DType::kBF16}),
-             Axis("sequence_parallel", &P::sequence_parallel, {false, true})
-                 .Smoke({false, true}),
-             Axis("bias", &P::bias, {true, false}).Bench({true}),
-             Axis("tokens", &P::tokens, {33, 2}).Bench({512}),
-             Axis("in", &P::in, {40}).Bench({1024}),
-             Axis("out", &P::out, {50, 3}).Bench({4096})},
+            "sequence-parallel gathers x, gathers it again, scatters dx; "
+            "gather_output gathers y",
+    .axes =
+        {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+             .Bench({DType::kF32, DType::kBF16}),
+         Axis("sequence_parallel", &P::sequence_parallel, {false, true})
+             .Smoke({false, true}),
+         Axis("bias", &P::bias, {true, false}).Bench({true}),
+         Axis("gather_output", &P::gather_output, {false, true}).Bench({false}),
+         Axis("tokens", &P::tokens, {33, 2}).Bench({512}),
+         Axis("in", &P::in, {40}).Bench({1024}),
+         Axis("out", &P::out, {50, 3}).Bench({4096})},
+    .skip = Skip,
     .tensors = TensorsOf,
     .reference = DenseReference<P>(Expected),
     .variants = OverCollectives<P>(Bind, CostOf),
@@ -177,6 +220,14 @@ const RegisterCase kColumnParallelLinear(Case<P>{
                            kGatheringBackwards, SequenceParallel),
                 Spoiled<P>("weight_gradient_of_own_tokens", Bind,
                            WeightGradientOfOwnTokens, SequenceParallel),
+                Planted<P>("output_not_gathered", Bind, kGatheringNothing,
+                           Gathered),
+                Planted<P>("output_gathered_backwards", Bind,
+                           kGatheringBackwards, Gathered),
+                Spoiled<P>("gathered_blocks_taken_for_rows", Bind,
+                           BlocksTakenForRows, Gathered),
+                Spoiled<P>("gradient_of_gathered_output_summed", Bind,
+                           GradientOfGatheredSummed, Gathered),
                 Spoiled<P>("bias_gradient_divided", Bind, BiasGradientDivided,
                            [](const P& p) { return p.ranks >= 2 && p.bias; })},
     .flops = Flops,

@@ -16,6 +16,10 @@ RegionShape InputShape(const ParallelLinearConfig& config) {
           .sequence_parallel = config.sequence_parallel};
 }
 
+FeatureShape OutputShape(const ParallelLinearConfig& config) {
+  return {.tokens = config.tokens, .width = config.out, .dtype = config.dtype};
+}
+
 }  // namespace
 
 StatusOr<ColumnParallelLinear> ColumnParallelLinear::Create(
@@ -28,24 +32,37 @@ StatusOr<ColumnParallelLinear> ColumnParallelLinear::Create(
       ParallelRegion::Create(comm, InputShape(config), collectives));
   const int64_t local_out =
       BalancedChunk(config.out, comm.size(), comm.rank()).count;
-  return ColumnParallelLinear(config, local_out, std::move(input));
+  FeatureSplit output;
+  if (config.gather_output) {
+    SP_ASSIGN_OR_RETURN(
+        output, FeatureSplit::Create(comm, OutputShape(config), collectives));
+  }
+  return ColumnParallelLinear(config, local_out, std::move(input),
+                              std::move(output));
 }
 
 Status ColumnParallelLinear::Forward(const ForwardArgs& args,
                                      const Stream& stream) const {
   const DType dtype = config_.dtype;
   SP_ASSIGN_OR_RETURN(const void* const x, input_.Enter(stream, args.x));
-  return Gemm(stream, {.a = {dtype, {config_.tokens, config_.in}, x},
-                       .b = {dtype, {local_out_, config_.in}, args.w},
-                       .transpose_b = true,
-                       .c = {dtype, {config_.tokens, local_out_}, args.y},
-                       .bias = config_.bias ? args.b : nullptr});
+  void* const y = config_.gather_output ? output_.Part(args.y) : args.y;
+  SP_RETURN_IF_ERROR(
+      Gemm(stream, {.a = {dtype, {config_.tokens, config_.in}, x},
+                    .b = {dtype, {local_out_, config_.in}, args.w},
+                    .transpose_b = true,
+                    .c = {dtype, {config_.tokens, local_out_}, y},
+                    .bias = config_.bias ? args.b : nullptr}));
+  return config_.gather_output ? output_.Gather(stream, args.y) : OkStatus();
 }
 
 Status ColumnParallelLinear::Backward(const BackwardArgs& args,
                                       const Stream& stream) const {
   const DType dtype = config_.dtype;
-  const ConstTensorView dy(dtype, {config_.tokens, local_out_}, args.dy);
+  const void* own_dy = args.dy;
+  if (config_.gather_output) {
+    SP_ASSIGN_OR_RETURN(own_dy, output_.Slice(stream, args.dy));
+  }
+  const ConstTensorView dy(dtype, {config_.tokens, local_out_}, own_dy);
   SP_ASSIGN_OR_RETURN(const void* const x, input_.Enter(stream, args.x));
   SP_RETURN_IF_ERROR(
       Gemm(stream, {.a = dy,
@@ -54,7 +71,7 @@ Status ColumnParallelLinear::Backward(const BackwardArgs& args,
                     .c = {dtype, {local_out_, config_.in}, args.dw}}));
   if (config_.bias) {
     SP_RETURN_IF_ERROR(
-        ColumnSum(stream, dtype, config_.tokens, local_out_, args.dy, args.db));
+        ColumnSum(stream, dtype, config_.tokens, local_out_, own_dy, args.db));
   }
   // Only now: the workspace of the partial sums is that of the gathered input.
   SP_RETURN_IF_ERROR(Gemm(
@@ -68,7 +85,11 @@ Status ColumnParallelLinear::Backward(const BackwardArgs& args,
 Cost ColumnParallelLinearForwardCost(int ranks,
                                      const ParallelLinearConfig& config,
                                      const CollectiveFamily& collectives) {
-  return EnterCost(ranks, InputShape(config), collectives);
+  Cost cost = EnterCost(ranks, InputShape(config), collectives);
+  if (config.gather_output) {
+    cost += GatherCost(ranks, OutputShape(config), collectives);
+  }
+  return cost;
 }
 
 Cost ColumnParallelLinearBackwardCost(int ranks,

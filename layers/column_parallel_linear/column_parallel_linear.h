@@ -16,7 +16,10 @@
 //
 // The gathered input is not kept for the backward pass but gathered again: that
 // is what makes activations t times smaller (arXiv:2205.05198, section 4.2.2).
-// y stays cut: it is what row_parallel_linear takes.
+// y stays cut: it is what row_parallel_linear takes. With gather_output it does
+// not: forward ends with an all_gather of y, and y and dy are [tokens, out] on
+// every rank. Backward takes the rank's columns of dy and sends nothing for it:
+// every rank has the whole gradient of a result that every rank has.
 //
 //     SP_ASSIGN_OR_RETURN(const ColumnParallelLinear layer,
 //         ColumnParallelLinear::Create(comm, {.tokens = 512, .in = 4096,
@@ -31,11 +34,13 @@
 #define SHARDPROOF_LAYERS_COLUMN_PARALLEL_LINEAR_COLUMN_PARALLEL_LINEAR_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "collectives/communicator.h"
 #include "collectives/device.h"
 #include "collectives/traffic.h"
 #include "layers/tensor_parallel/collective_family.h"
+#include "layers/tensor_parallel/feature_split.h"
 #include "layers/tensor_parallel/parallel_linear.h"
 #include "layers/tensor_parallel/parallel_region.h"
 #include "reference/status.h"
@@ -50,20 +55,20 @@ class ColumnParallelLinear {
     const void* x = nullptr;
     const void* w = nullptr;  // [o_r, in]
     const void* b = nullptr;  // [o_r]
-    void* y = nullptr;        // [tokens, o_r]
+    void* y = nullptr;        // [tokens, o_r]; [tokens, out] if gathered
   };
   struct BackwardArgs {
     const void* x = nullptr;
     const void* w = nullptr;
-    const void* dy = nullptr;  // [tokens, o_r]
+    const void* dy = nullptr;  // as y
     void* dx = nullptr;
     void* dw = nullptr;  // [o_r, in]
     void* db = nullptr;  // [o_r]
   };
 
   // Collective. Errors as CheckParallelLinear, and kOutOfMemory for the
-  // workspace (sequence-parallel: tokens x in), which is all the memory that the
-  // layer ever asks for.
+  // workspace (sequence-parallel: tokens x in; gather_output: tokens x out and
+  // tokens x o_r), which is all the memory that the layer ever asks for.
   static StatusOr<ColumnParallelLinear> Create(
       const Communicator& comm, const ParallelLinearConfig& config,
       const CollectiveFamily& collectives = kAutoCollectives);
@@ -81,12 +86,16 @@ class ColumnParallelLinear {
 
  private:
   ColumnParallelLinear(const ParallelLinearConfig& config, int64_t local_out,
-                       ParallelRegion input)
-      : config_(config), local_out_(local_out), input_(std::move(input)) {}
+                       ParallelRegion input, FeatureSplit output)
+      : config_(config),
+        local_out_(local_out),
+        input_(std::move(input)),
+        output_(std::move(output)) {}
 
   ParallelLinearConfig config_;
   int64_t local_out_;
   ParallelRegion input_;
+  FeatureSplit output_;  // With gather_output.
 };
 
 // What one pass sends. The family must have costs.

@@ -67,7 +67,9 @@ void RunLayer(int ranks, const ParallelLinearConfig& config,
                         ColumnParallelLinear::Create(comm, config));
     const auto x_size = static_cast<size_t>(layer.local_tokens() * config.in);
     const auto w_size = static_cast<size_t>(layer.local_out() * config.in);
-    const auto y_size = static_cast<size_t>(config.tokens * layer.local_out());
+    const auto y_size = static_cast<size_t>(
+        config.tokens *
+        (config.gather_output ? config.out : layer.local_out()));
     const auto b_size = static_cast<size_t>(layer.local_out());
     const Floats x(x_size, 2), w(w_size, 3), b(b_size, 5), dy(y_size, 7);
     Result out{Floats(y_size, -1), Floats(x_size, -1), Floats(w_size, -1),
@@ -134,6 +136,44 @@ TEST(ColumnParallelLinear, MoreRanksThanOutputs) {
         EXPECT_EQ(out.dw, Floats(out.dw.size(), 2 * 7 * 2));
         EXPECT_LE(layer.local_out(), 1);
       });
+}
+
+TEST(ColumnParallelLinear, GathersOutputsOfMoreRanksThanThereAre) {
+  for (const int ranks : {1, 4}) {
+    RunLayer(
+        ranks,
+        {.tokens = 2, .in = 3, .out = 2, .bias = true, .gather_output = true},
+        [](const ColumnParallelLinear&, const Result& out) {
+          EXPECT_EQ(out.y, Floats(2 * 2, 2 * 3 * 3 + 5));
+          EXPECT_EQ(out.dx, Floats(2 * 3, 2 * 7 * 3));
+          EXPECT_EQ(out.dw, Floats(out.dw.size(), 2 * 7 * 2));
+          EXPECT_EQ(out.db, Floats(out.db.size(), 2 * 7));
+        });
+  }
+}
+
+TEST(ColumnParallelLinear, DoesNotGatherOutputsOfOwnTokens) {
+  EXPECT_EQ(Refusal(2,
+                    [](int) {
+                      return ParallelLinearConfig{.tokens = 4,
+                                                  .in = 5,
+                                                  .out = 6,
+                                                  .sequence_parallel = true,
+                                                  .gather_output = true};
+                    })
+                .code(),
+            StatusCode::kUnsupported);
+}
+
+// rho s b f e more: each rank's part of y goes to all others.
+TEST(ColumnParallelLinear, GatheringCostsOneOutput) {
+  ParallelLinearConfig config = {.tokens = 6, .in = 4, .out = 10};
+  const Cost without =
+      ColumnParallelLinearForwardCost(4, config, kRingCollectives);
+  config.gather_output = true;
+  const Cost with =
+      ColumnParallelLinearForwardCost(4, config, kRingCollectives);
+  EXPECT_EQ(with.total.bytes - without.total.bytes, (4 - 1) * 6 * 10 * 4);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ struct P {
   DType dtype = DType::kF32;
   bool sequence_parallel = false;
   bool bias = false;
+  bool input_is_parallel = true;
   int64_t tokens = 0;
   int64_t in = 0;
   int64_t out = 0;
@@ -33,7 +34,8 @@ ParallelLinearConfig ConfigOf(const P& p) {
           .out = p.out,
           .dtype = p.dtype,
           .bias = p.bias,
-          .sequence_parallel = p.sequence_parallel};
+          .sequence_parallel = p.sequence_parallel,
+          .input_is_parallel = p.input_is_parallel};
 }
 
 // Inputs in the order in which they are used, then outputs.
@@ -41,8 +43,9 @@ Tensors TensorsOf(const P& p) {
   const ExactLinearInputs exact =
       *ExactLinear(p.dtype, p.dtype, p.tokens, p.in, p.out);
   const Sharding tokens = p.sequence_parallel ? Shard(0) : Replicated();
+  const Sharding features = p.input_is_parallel ? Shard(1) : Replicated();
   Tensors tensors = {
-      Input("x", p.dtype, {p.tokens, p.in}, Shard(1)).Data({.exact = exact.x}),
+      Input("x", p.dtype, {p.tokens, p.in}, features).Data({.exact = exact.x}),
       Input("w", p.dtype, {p.out, p.in}, Shard(1)).Data({.exact = exact.w})};
   if (p.bias) {
     tensors.push_back(
@@ -52,7 +55,7 @@ Tensors TensorsOf(const P& p) {
                         .Data({.exact = exact.dy}));
   tensors.push_back(
       Output("y", p.dtype, {p.tokens, p.out}, tokens).SampleDimension(0));
-  tensors.push_back(Output("dx", p.dtype, {p.tokens, p.in}, Shard(1))
+  tensors.push_back(Output("dx", p.dtype, {p.tokens, p.in}, features)
                         .Gradient()
                         .SampleDimension(0));
   tensors.push_back(Output("dw", p.dtype, {p.out, p.in}, Shard(1))
@@ -133,7 +136,19 @@ Status BiasGradientOfOwnTokens(const P& p, const RankContext& c) {
                    c.out("db").data);
 }
 
+// Every rank's gradient is taken for a term of a sum.
+Status InputGradientSummed(const P& p, const RankContext& c) {
+  return Scale(c.out("dx"), p.ranks);
+}
+
 bool Several(const P& p) { return p.ranks >= 2; }
+bool Whole(const P& p) { return p.ranks >= 2 && !p.input_is_parallel; }
+std::optional<std::string> Skip(const P& p) {
+  if (p.input_is_parallel) return std::nullopt;
+  if (p.sequence_parallel) return "the input is cut";
+  if (!p.bias) return "tested with a bias";
+  return std::nullopt;
+}
 bool SequenceParallel(const P& p) {
   return p.ranks >= 2 && p.sequence_parallel;
 }
@@ -162,15 +177,19 @@ double Flops(const P& p) {
 const RegisterCase kRowParallelLinear(Case<P>{
     .name = "layers/row_parallel_linear",
     .what = "y = x w^T + b with w cut by input: sums y over ranks forward; "
-            "sequence-parallel scatters y, gathers dy",
+            "sequence-parallel scatters y, gathers dy; a whole input is split "
+            "here and its gradient gathered",
     .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("sequence_parallel", &P::sequence_parallel, {false, true})
                  .Smoke({false, true}),
              Axis("bias", &P::bias, {true, false}).Bench({true}),
+             Axis("input_is_parallel", &P::input_is_parallel, {true, false})
+                 .Bench({true}),
              Axis("tokens", &P::tokens, {33, 2}).Bench({512}),
              Axis("in", &P::in, {50, 3}).Bench({4096}),
              Axis("out", &P::out, {40}).Bench({1024})},
+    .skip = Skip,
     .tensors = TensorsOf,
     .reference = DenseReference<P>(Expected),
     .variants = OverCollectives<P>(Bind, CostOf),
@@ -181,6 +200,11 @@ const RegisterCase kRowParallelLinear(Case<P>{
                     SequenceParallel),
          Planted<P>("gradient_gathered_backwards", Bind, kGatheringBackwards,
                     SequenceParallel),
+         Planted<P>("input_gradient_not_gathered", Bind, kGatheringNothing,
+                    Whole),
+         Planted<P>("input_gradient_gathered_backwards", Bind,
+                    kGatheringBackwards, Whole),
+         Spoiled<P>("input_gradient_summed", Bind, InputGradientSummed, Whole),
          Spoiled<P>("bias_added_by_every_rank", Bind, BiasAddedByEveryRank,
                     Biased),
          Spoiled<P>("bias_gradient_divided", Bind, BiasGradientDivided, Biased),

@@ -14,6 +14,10 @@ RegionShape OutputShape(const ParallelLinearConfig& config) {
           .sequence_parallel = config.sequence_parallel};
 }
 
+FeatureShape InputShape(const ParallelLinearConfig& config) {
+  return {.tokens = config.tokens, .width = config.in, .dtype = config.dtype};
+}
+
 }  // namespace
 
 StatusOr<RowParallelLinear> RowParallelLinear::Create(
@@ -25,15 +29,25 @@ StatusOr<RowParallelLinear> RowParallelLinear::Create(
       ParallelRegion::Create(comm, OutputShape(config), collectives));
   const int64_t local_in =
       BalancedChunk(config.in, comm.size(), comm.rank()).count;
-  return RowParallelLinear(config, local_in, std::move(output));
+  FeatureSplit input;
+  if (!config.input_is_parallel) {
+    SP_ASSIGN_OR_RETURN(
+        input, FeatureSplit::Create(comm, InputShape(config), collectives));
+  }
+  return RowParallelLinear(config, local_in, std::move(input),
+                           std::move(output));
 }
 
 Status RowParallelLinear::Forward(const ForwardArgs& args,
                                   const Stream& stream) const {
   const DType dtype = config_.dtype;
+  const void* x = args.x;
+  if (!config_.input_is_parallel) {
+    SP_ASSIGN_OR_RETURN(x, input_.Slice(stream, args.x));
+  }
   SP_RETURN_IF_ERROR(Gemm(
       stream,
-      {.a = {dtype, {config_.tokens, local_in_}, args.x},
+      {.a = {dtype, {config_.tokens, local_in_}, x},
        .b = {dtype, {config_.out, local_in_}, args.w},
        .transpose_b = true,
        .c = {dtype, {config_.tokens, config_.out}, output_.Partial(args.y)}}));
@@ -48,15 +62,25 @@ Status RowParallelLinear::Backward(const BackwardArgs& args,
   const DType dtype = config_.dtype;
   SP_ASSIGN_OR_RETURN(const void* const all, output_.Enter(stream, args.dy));
   const ConstTensorView dy(dtype, {config_.tokens, config_.out}, all);
-  SP_RETURN_IF_ERROR(
-      Gemm(stream, {.a = dy,
-                    .b = {dtype, {config_.out, local_in_}, args.w},
-                    .c = {dtype, {config_.tokens, local_in_}, args.dx}}));
+  const void* x = args.x;
+  void* dx = args.dx;
+  if (!config_.input_is_parallel) {
+    SP_ASSIGN_OR_RETURN(x, input_.Slice(stream, args.x));
+    dx = input_.Part(args.dx);
+  }
   SP_RETURN_IF_ERROR(
       Gemm(stream, {.a = dy,
                     .transpose_a = true,
-                    .b = {dtype, {config_.tokens, local_in_}, args.x},
+                    .b = {dtype, {config_.tokens, local_in_}, x},
                     .c = {dtype, {config_.out, local_in_}, args.dw}}));
+  // Only now: dx is made in the workspace of x.
+  SP_RETURN_IF_ERROR(
+      Gemm(stream, {.a = dy,
+                    .b = {dtype, {config_.out, local_in_}, args.w},
+                    .c = {dtype, {config_.tokens, local_in_}, dx}}));
+  if (!config_.input_is_parallel) {
+    SP_RETURN_IF_ERROR(input_.Gather(stream, args.dx));
+  }
   if (!config_.bias) return OkStatus();
   return ColumnSum(stream, dtype, config_.tokens, config_.out, all, args.db);
 }
@@ -69,7 +93,11 @@ Cost RowParallelLinearForwardCost(int ranks, const ParallelLinearConfig& config,
 Cost RowParallelLinearBackwardCost(int ranks,
                                    const ParallelLinearConfig& config,
                                    const CollectiveFamily& collectives) {
-  return EnterCost(ranks, OutputShape(config), collectives);
+  Cost cost = EnterCost(ranks, OutputShape(config), collectives);
+  if (!config.input_is_parallel) {
+    cost += GatherCost(ranks, InputShape(config), collectives);
+  }
+  return cost;
 }
 
 }  // namespace shardproof

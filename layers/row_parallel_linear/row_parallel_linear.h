@@ -15,6 +15,9 @@
 //     forward    all_reduce of y                reduce_scatter of y
 //     backward   sends nothing                  all_gather of dy
 //
+// With input_is_parallel off, x and dx are [tokens, in] on every rank: forward
+// takes the rank's columns of x, and backward ends with an all_gather of dx.
+//
 // The bias is added once, after the sum: by every rank to its copy of y, or to
 // the tokens that it holds. Its gradient comes from the gathered dy and needs
 // no sum over ranks. (Megatron-LM takes it of the rank's own tokens and sums it
@@ -39,6 +42,7 @@
 #include "collectives/device.h"
 #include "collectives/traffic.h"
 #include "layers/tensor_parallel/collective_family.h"
+#include "layers/tensor_parallel/feature_split.h"
 #include "layers/tensor_parallel/parallel_linear.h"
 #include "layers/tensor_parallel/parallel_region.h"
 #include "reference/status.h"
@@ -50,7 +54,7 @@ class RowParallelLinear {
   // This rank's parts, row-major, of the layer's type. Empty parts may be null.
   // b and db are ignored in a layer without bias. Nothing may overlap.
   struct ForwardArgs {
-    const void* x = nullptr;  // [tokens, i_r]
+    const void* x = nullptr;  // [tokens, i_r], or [tokens, in]
     const void* w = nullptr;  // [out, i_r]
     const void* b = nullptr;  // [out]
     void* y = nullptr;
@@ -59,14 +63,15 @@ class RowParallelLinear {
     const void* x = nullptr;
     const void* w = nullptr;
     const void* dy = nullptr;
-    void* dx = nullptr;  // [tokens, i_r]
+    void* dx = nullptr;  // as x
     void* dw = nullptr;  // [out, i_r]
     void* db = nullptr;  // [out]
   };
 
   // Collective. Errors as CheckParallelLinear, and kOutOfMemory for the
-  // workspace (sequence-parallel: tokens x out), which is all the memory that
-  // the layer ever asks for.
+  // workspace (sequence-parallel: tokens x out; without input_is_parallel:
+  // tokens x in and tokens x i_r), which is all the memory that the layer ever
+  // asks for.
   static StatusOr<RowParallelLinear> Create(
       const Communicator& comm, const ParallelLinearConfig& config,
       const CollectiveFamily& collectives = kAutoCollectives);
@@ -84,11 +89,15 @@ class RowParallelLinear {
 
  private:
   RowParallelLinear(const ParallelLinearConfig& config, int64_t local_in,
-                    ParallelRegion output)
-      : config_(config), local_in_(local_in), output_(std::move(output)) {}
+                    FeatureSplit input, ParallelRegion output)
+      : config_(config),
+        local_in_(local_in),
+        input_(std::move(input)),
+        output_(std::move(output)) {}
 
   ParallelLinearConfig config_;
   int64_t local_in_;
+  FeatureSplit input_;  // Without input_is_parallel.
   ParallelRegion output_;
 };
 

@@ -23,7 +23,9 @@ void RunLayer(int ranks, const ParallelLinearConfig& config,
   const Status ran = RunThreads(ranks, [&](const Communicator& comm) -> Status {
     SP_ASSIGN_OR_RETURN(const RowParallelLinear layer,
                         RowParallelLinear::Create(comm, config));
-    const auto x_size = static_cast<size_t>(config.tokens * layer.local_in());
+    const auto x_size = static_cast<size_t>(
+        config.tokens *
+        (config.input_is_parallel ? layer.local_in() : config.in));
     const auto w_size = static_cast<size_t>(config.out * layer.local_in());
     const auto y_size = static_cast<size_t>(layer.local_tokens() * config.out);
     const auto b_size = static_cast<size_t>(config.out);
@@ -90,6 +92,38 @@ TEST(RowParallelLinear, MoreRanksThanInputsAndTokens) {
                EXPECT_EQ(out.db, Floats(4, 2 * 7));
              });
   }
+}
+
+TEST(RowParallelLinear, SplitsInputsOverMoreRanksThanThereAre) {
+  for (const int ranks : {1, 5}) {
+    RunLayer(ranks,
+             {.tokens = 2,
+              .in = 3,
+              .out = 4,
+              .bias = true,
+              .input_is_parallel = false},
+             [](const Result& out) {
+               EXPECT_EQ(out.y, Floats(2 * 4, 3 * 2 * 3 + 5));
+               EXPECT_EQ(out.dx, Floats(2 * 3, 4 * 7 * 3));
+               EXPECT_EQ(out.dw, Floats(out.dw.size(), 2 * 7 * 2));
+               EXPECT_EQ(out.db, Floats(4, 2 * 7));
+             });
+  }
+}
+
+TEST(RowParallelLinear, DoesNotSplitInputsOfOwnTokens) {
+  const Status ran = RunThreads(2, [&](const Communicator& comm) {
+    EXPECT_EQ(RowParallelLinear::Create(comm, {.tokens = 4,
+                                               .in = 5,
+                                               .out = 6,
+                                               .sequence_parallel = true,
+                                               .input_is_parallel = false})
+                  .status()
+                  .code(),
+              StatusCode::kUnsupported);
+    return OkStatus();
+  });
+  EXPECT_TRUE(ran.ok()) << ran.ToString();
 }
 
 TEST(RowParallelLinear, WithoutTokensHasZeroGradients) {

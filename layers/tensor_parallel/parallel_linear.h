@@ -20,10 +20,16 @@ struct ParallelLinearConfig {
   DType dtype = DType::kF32;  // f64, f32, bf16 or f16.
   bool bias = false;
   bool sequence_parallel = false;
+  // column_parallel_linear: every rank gets the whole result.
+  bool gather_output = false;
+  // row_parallel_linear: off, every rank has the whole input.
+  bool input_is_parallel = true;
 };
 
 // Collective; the same error on every rank. kInvalidArgument for a negative
-// size, or where ranks differ; kUnsupported for the type. `kind` is for the
+// size, or where ranks differ; kUnsupported for the type, and for a whole result
+// or input of a sequence-parallel layer, which would have all tokens where its
+// neighbours have their own. `kind` is for the
 // message: "column_parallel_linear".
 Status CheckParallelLinear(const Communicator& comm, const char* kind,
                            const ParallelLinearConfig& config);
