@@ -108,6 +108,15 @@ class ParallelMlp {
   int64_t local_features() const { return features_; }
   // How many tokens of x, y, dy and dx it has.
   int64_t local_tokens() const { return input_.local_tokens(); }
+  // What is kept from Forward to Backward, and what either works in, in bytes
+  // on this rank. x, which the caller keeps, is in neither.
+  int64_t kept_bytes() const {
+    return gate_.num_bytes() + up_.num_bytes() + activated_.num_bytes();
+  }
+  int64_t working_bytes() const {
+    return d_activated_.num_bytes() + input_.workspace_bytes() +
+           output_.workspace_bytes();
+  }
 
  private:
   ParallelMlp(const ParallelMlpConfig& config, int64_t features,

@@ -109,6 +109,12 @@ class ParallelNorm {
 
   // How many tokens this rank has.
   int64_t local_tokens() const { return rows_.rows; }
+  // What is kept from Forward to Backward (z is the caller's), and what Backward
+  // works in, in bytes on this rank.
+  int64_t kept_bytes() const {
+    return mean_.num_bytes() + inverse_.num_bytes();
+  }
+  int64_t working_bytes() const { return static_cast<int64_t>(sums_.bytes()); }
 
  private:
   ParallelNorm(const Communicator& comm, const ParallelNormConfig& config,
