@@ -37,12 +37,15 @@ Bounded Root(const Bounded& x) {
           RootError(x.value, x.Likely(kMostLambda)) + own, 0};
 }
 
-// |a' / b' - a / b| <= (e_a + |a / b| e_b) / (b - e_b), for b > 0.
-Bounded Quotient(const Bounded& a, const Bounded& b) {
+// |a' / b' - a / b| <= (e_a + |a / b| e_b) / (b - e_b), for b > 0; nor more than
+// |a / b| + most, where |a' / b'| <= most.
+Bounded Quotient(const Bounded& a, const Bounded& b, double most = HUGE_VAL) {
   const double q = a.value / b.value;
   const auto error = [&](double ea, double eb) {
-    if (b.value <= eb) return HUGE_VAL;
-    return (ea + std::abs(q) * eb) / (b.value - eb) + kSlack * std::abs(q);
+    const double farthest = std::abs(q) + most;
+    if (b.value <= eb) return farthest;
+    return std::min(farthest, (ea + std::abs(q) * eb) / (b.value - eb) +
+                                  kSlack * std::abs(q));
   };
   return {q, error(a.worst, b.worst),
           error(a.Likely(kMostLambda), b.Likely(kMostLambda)), 0};
@@ -58,6 +61,19 @@ Bounded AtMostOne(const Bounded& x) {
 Bounded InDouble(double value, double roundings) {
   const double e = roundings * kDoubleRoundoff * std::abs(value);
   return {value, e, e, 0};
+}
+
+// The most that |m| / sqrt(v) can be after n steps, whatever the gradients: by
+// Cauchy and Schwarz, m = (1 - beta1) sum beta1^k g_k and v = (1 - beta2) sum
+// beta2^k g_k^2 give |m| / sqrt(v) <= (1 - beta1) / sqrt(1 - beta2) sqrt(sum
+// (beta1^2 / beta2)^k). Where gradients are of the size of their errors, this is
+// all that there is to say.
+double LargestRatio(double beta1, double beta2, int64_t n) {
+  double sum = 0;
+  for (int64_t k = 0; k < n; ++k) {
+    sum += std::pow(beta1 * beta1 / beta2, static_cast<double>(k));
+  }
+  return (1 - beta1) / std::sqrt(1 - beta2) * std::sqrt(sum);
 }
 
 // 1 - beta^n, where the power is off by a unit in its last place.
@@ -182,7 +198,12 @@ void OptimizerReference::UpdateElement(const Bounded& gradient, size_t i) {
   }
   const Bounded step_size = Rounded(
       Quotient({.value = s.learning_rate}, BiasCorrection(s.beta1, steps_)));
-  const Bounded step = Rounded(step_size * Rounded(Quotient(m, denominator)));
+  const double u = UnitRoundoff(computed_);
+  const double most = LargestRatio(s.beta1, s.beta2, steps_) /
+                      correction.value *
+                      (1 + 16 * u * static_cast<double>(steps_));
+  const Bounded step =
+      Rounded(step_size * Rounded(Quotient(m, denominator, most)));
   w = Rounded(w - step);
 }
 
