@@ -1,9 +1,12 @@
 #include "reference/product.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <span>
+#include <thread>
+#include <vector>
 
 #include "reference/clones.h"
 
@@ -54,8 +57,42 @@ struct PartSums {
   double square[kColumns];
 };
 
+// Multiplications from which on threads pay for themselves.
+constexpr double kWorthThreads = 2e7;
+constexpr unsigned kMostThreads = 8;
+
 class Multiplier {
  public:
+  // By blocks of columns, which several threads take turns at.
+  static Matrix Run(std::span<const Term> terms, const Arithmetic& arithmetic) {
+    Matrix c;
+    c.rows = AllRows(terms[0].a->rows());
+    c.cols = terms[0].b->columns;
+    c.values.resize(c.rows.size() * static_cast<size_t>(c.cols));
+    double work = 0;
+    for (const Term& term : terms) {
+      work += static_cast<double>((term.k1 - term.k0) * c.cols) *
+              static_cast<double>(c.rows.size());
+    }
+    std::atomic<int64_t> next = 0;
+    const auto take = [&] {
+      Multiplier own(terms, arithmetic);
+      for (int64_t n = 0; (n = next.fetch_add(kColumns)) < c.cols;) {
+        own.Columns(n, c);
+      }
+    };
+    std::vector<std::jthread> others;
+    if (work > kWorthThreads) {
+      const unsigned threads =
+          std::min(kMostThreads, std::thread::hardware_concurrency());
+      for (unsigned t = 1; t < threads; ++t) others.emplace_back(take);
+    }
+    take();
+    others.clear();  // Joined before c goes anywhere.
+    return c;
+  }
+
+ private:
   Multiplier(std::span<const Term> terms, const Arithmetic& arithmetic)
       : terms_(terms),
         arithmetic_(arithmetic),
@@ -69,16 +106,6 @@ class Multiplier {
     }
   }
 
-  Matrix Run() {
-    Matrix c;
-    c.rows = AllRows(rows_);
-    c.cols = columns_;
-    c.values.resize(static_cast<size_t>(rows_ * columns_));
-    for (int64_t n = 0; n < columns_; n += kColumns) Columns(n, c);
-    return c;
-  }
-
- private:
   void Columns(int64_t n, Matrix& c) {
     const int64_t width = std::min(kColumns, columns_ - n);
     std::vector<Bounded> total(static_cast<size_t>(rows_ * kColumns));
@@ -406,7 +433,7 @@ Matrix SumOfProducts(std::span<const Term> terms,
         "a sum of {} products that do not fit, or not one for each of {} ranks",
         terms.size(), arithmetic.partials));
   }
-  return Multiplier(terms, arithmetic).Run();
+  return Multiplier::Run(terms, arithmetic);
 }
 
 Matrix Product(const Operand& a, const Source& b,

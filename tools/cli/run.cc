@@ -49,6 +49,24 @@ std::vector<Job> DropHuge(std::vector<Job> jobs, Session& session) {
   return kept;
 }
 
+// The variants of a layer send by one family of collectives or another, which
+// the rows of the collectives compare; the first stands for all of them.
+std::vector<Job> FirstVariantOfLayers(std::vector<Job> jobs, Session& session) {
+  std::vector<Job> kept;
+  for (Job& job : jobs) {
+    const bool first = job.variant == &job.info->variants.front();
+    if (first || !job.info->name.starts_with("layers/")) {
+      kept.push_back(std::move(job));
+    }
+  }
+  if (kept.size() < jobs.size()) {
+    session.LeftOut(fmt::format(
+        "measure: of each layer its first variant (bench measures {} more)",
+        jobs.size() - kept.size()));
+  }
+  return kept;
+}
+
 }  // namespace
 
 ExitCode RunMain(const Options& given) {
@@ -90,6 +108,9 @@ ExitCode RunMain(const Options& given) {
   BenchTable table;
   if (!s.interrupted() && s.world().healthy()) {
     measure = DropHuge(std::move(measure), s);
+    if (options.variant.empty()) {
+      measure = FirstVariantOfLayers(std::move(measure), s);
+    }
     Interleave(measure);
     MeasureOptions timing = MeasureOptionsOf(options);
     timing.max_seconds = 0.3;
