@@ -6,9 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <functional>
-#include <new>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -16,43 +14,7 @@
 #include "collectives/backend/thread/thread_world.h"
 #include "collectives/chunks.h"
 #include "layers/expert_parallel_moe/planned_routing.h"
-
-namespace {
-// Allocations of at least a page, which a workspace would be and what oneDNN
-// keeps for a call is not.
-constexpr size_t kLarge = 4096;
-std::atomic<int> large_allocations{0};  // NOLINT: operator new is global.
-}  // namespace
-
-// Not inlined: GCC takes a free that it sees beside a new for a mistake.
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  if (bytes >= kLarge) ++large_allocations;
-  if (void* const p = std::malloc(bytes)) return p;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void* operator new(size_t bytes, std::align_val_t alignment) {
-  if (bytes >= kLarge) ++large_allocations;
-  const auto align = static_cast<size_t>(alignment);
-  const size_t padded = (bytes + align - 1) / align * align;
-  if (void* const p = std::aligned_alloc(align, padded)) return p;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void* operator new(size_t bytes,
-                                     const std::nothrow_t&) noexcept {
-  if (bytes >= kLarge) ++large_allocations;
-  return std::malloc(bytes);
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, size_t) noexcept {
-  std::free(p);
-}
-[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept {
-  std::free(p);
-}
-[[gnu::noinline]] void operator delete(void* p, size_t,
-                                       std::align_val_t) noexcept {
-  std::free(p);
-}
+#include "layers/testing/allocations.h"
 
 namespace shardproof {
 namespace {
@@ -427,11 +389,11 @@ TEST(ExpertParallelMoe, SteadyStateAsksForNoMemory) {
            // Products are compiled and scratch is made at first use.
            for (int i = 0; i < 2; ++i) SP_RETURN_IF_ERROR(m.Run(moe));
            SP_RETURN_IF_ERROR(comm.Barrier());
-           const int before = large_allocations;
+           const int64_t before = LargeAllocations();
            SP_RETURN_IF_ERROR(comm.Barrier());
            for (int i = 0; i < 3; ++i) SP_RETURN_IF_ERROR(m.Run(moe));
            SP_RETURN_IF_ERROR(comm.Barrier());
-           EXPECT_EQ(large_allocations, before);
+           EXPECT_EQ(LargeAllocations(), before);
            return comm.Barrier();
          });
 }

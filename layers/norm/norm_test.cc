@@ -4,38 +4,13 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <functional>
 #include <limits>
-#include <new>
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
-
-namespace {
-std::atomic<int> allocations{0};  // NOLINT: operator new is global.
-}  // namespace
-
-void* operator new(size_t bytes) {
-  ++allocations;
-  if (void* const p = std::malloc(bytes)) return p;
-  std::abort();
-}
-void* operator new(size_t bytes, std::align_val_t alignment) {
-  ++allocations;
-  const auto align = static_cast<size_t>(alignment);
-  const size_t padded = (bytes + align - 1) / align * align;
-  if (void* const p = std::aligned_alloc(align, padded)) return p;
-  std::abort();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, size_t, std::align_val_t) noexcept {
-  std::free(p);
-}
+#include "layers/testing/allocations.h"
 
 namespace shardproof {
 namespace {
@@ -240,11 +215,11 @@ TEST(ParallelNorm, SteadyStateAsksForNoMemory) {
       Memory memory(norm, config);
       for (int i = 0; i < 2; ++i) SP_RETURN_IF_ERROR(memory.Run(norm));
       SP_RETURN_IF_ERROR(comm.Barrier());
-      const int before = allocations;
+      const int64_t before = Allocations();
       SP_RETURN_IF_ERROR(comm.Barrier());
       for (int i = 0; i < 3; ++i) SP_RETURN_IF_ERROR(memory.Run(norm));
       SP_RETURN_IF_ERROR(comm.Barrier());
-      EXPECT_EQ(allocations, before);
+      EXPECT_EQ(Allocations(), before);
       return comm.Barrier();
     });
     EXPECT_TRUE(ran.ok()) << ran.ToString();

@@ -5,27 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <functional>
 #include <limits>
-#include <new>
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
-
-namespace {
-std::atomic<int> allocations{0};  // NOLINT: operator new is global.
-}  // namespace
-
-void* operator new(size_t bytes) {
-  ++allocations;
-  if (void* const p = std::malloc(bytes)) return p;
-  std::abort();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+#include "layers/testing/allocations.h"
 
 namespace shardproof {
 namespace {
@@ -230,13 +216,13 @@ TEST(ParallelOptimizer, SteadyStateAsksForNoMemory) {
       SP_RETURN_IF_ERROR(optimizer.Step({&memory, 1}));
     }
     SP_RETURN_IF_ERROR(comm.Barrier());
-    const int before = allocations;
+    const int64_t before = Allocations();
     SP_RETURN_IF_ERROR(comm.Barrier());
     for (int i = 0; i < 3; ++i) {
       SP_RETURN_IF_ERROR(optimizer.Step({&memory, 1}));
     }
     SP_RETURN_IF_ERROR(comm.Barrier());
-    EXPECT_EQ(allocations, before);
+    EXPECT_EQ(Allocations(), before);
     return comm.Barrier();
   });
 }

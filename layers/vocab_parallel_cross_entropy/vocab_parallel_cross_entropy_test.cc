@@ -4,36 +4,15 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <functional>
 #include <limits>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
 #include "collectives/mesh.h"
-
-namespace {
-// A workspace would be at least a page.
-constexpr size_t kLarge = 4096;
-std::atomic<int> large_allocations{0};  // NOLINT: operator new is global.
-}  // namespace
-
-void* operator new(size_t bytes) {
-  if (bytes >= kLarge) ++large_allocations;
-  if (void* const p = std::malloc(bytes)) return p;
-  std::abort();
-}
-[[gnu::noinline]] void* operator new(size_t bytes,
-                                     const std::nothrow_t&) noexcept {
-  if (bytes >= kLarge) ++large_allocations;
-  return std::malloc(bytes);
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+#include "layers/testing/allocations.h"
 
 namespace shardproof {
 namespace {
@@ -316,11 +295,11 @@ TEST(VocabParallelCrossEntropy, SteadyStateAsksForNoMemory) {
     };
     for (int i = 0; i < 2; ++i) SP_RETURN_IF_ERROR(run());
     SP_RETURN_IF_ERROR(comm.Barrier());
-    const int before = large_allocations;
+    const int64_t before = LargeAllocations();
     SP_RETURN_IF_ERROR(comm.Barrier());
     for (int i = 0; i < 3; ++i) SP_RETURN_IF_ERROR(run());
     SP_RETURN_IF_ERROR(comm.Barrier());
-    EXPECT_EQ(large_allocations, before);
+    EXPECT_EQ(LargeAllocations(), before);
     return comm.Barrier();
   });
   EXPECT_TRUE(ran.ok()) << ran.ToString();

@@ -4,32 +4,17 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <new>
 #include <thread>
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
 #include "collectives/mesh.h"
+#include "layers/testing/allocations.h"
 #include "layers/zero/block_stack.h"
-
-namespace {
-// Allocations of at least a page: a buffer would be one, an event is not.
-constexpr size_t kLarge = 4096;
-std::atomic<int> large_allocations{0};  // NOLINT: operator new is global.
-}  // namespace
-
-void* operator new(size_t bytes) {
-  if (bytes >= kLarge) ++large_allocations;
-  if (void* const p = std::malloc(bytes)) return p;
-  std::abort();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace shardproof {
 namespace {
@@ -324,11 +309,11 @@ TEST(Zero, SteadyStateAsksForNoMemory) {
       // The model keeps a copy of the last block's parameters.
       model.last.reserve(7000);
       SP_RETURN_IF_ERROR(comm.Barrier());
-      const int before = large_allocations;
+      const int64_t before = LargeAllocations();
       SP_RETURN_IF_ERROR(comm.Barrier());
       for (int i = 0; i < 3; ++i) SP_RETURN_IF_ERROR(zero.Step(model));
       SP_RETURN_IF_ERROR(comm.Barrier());
-      EXPECT_EQ(large_allocations, before) << "stage " << stage;
+      EXPECT_EQ(LargeAllocations(), before) << "stage " << stage;
       return comm.Barrier();
     });
   }
