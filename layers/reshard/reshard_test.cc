@@ -204,7 +204,8 @@ TEST(ReshardPlan, WritesEveryElementOnce) {
 TEST(ReshardPlan, SendsNothingThatIsThere) {
   const ReshardedParameter norm = Matrix(ParameterCut::kReplicated, 4, 8, 1);
   const ReshardConfig same = {norm, {.tensor = 4}, {.tensor = 4}};
-  const ReshardPlan plan = *PlanReshard(same, std::vector<int>{0, 1, 2, 3}, 4);
+  // Whichever replica it is that a rank has.
+  const ReshardPlan plan = *PlanReshard(same, std::vector<int>{3, 2, 1, 0}, 4);
   EXPECT_EQ(plan.counts, std::vector<int64_t>(16, 0));
   // Two halves to four quarters: ranks 2 and 3 get theirs of rank 1, rank 1 its
   // of rank 0.
