@@ -121,10 +121,33 @@ void RegisterOne(World& world, const Settings& settings, const CaseInfo& info,
       ->Unit(::benchmark::kMicrosecond);
 }
 
+// As many ranks as there are cores; for a case that has no instance for them
+// (it may want a square, or a cube), the next larger number that it has
+// instances for, or the next smaller.
+StatusOr<int> RanksFor(const CaseInfo& info, Purpose purpose) {
+  constexpr int kMost = 8;
+  const int cores =
+      std::max(2, static_cast<int>(std::thread::hardware_concurrency()));
+  std::vector<int> tried;
+  for (int ranks = cores; ranks <= kMost; ++ranks) tried.push_back(ranks);
+  for (int ranks = cores; ranks > 0; --ranks) tried.push_back(ranks);
+  for (const int ranks : tried) {
+    SP_ASSIGN_OR_RETURN(const std::vector<Instance> instances,
+                        info.expand(purpose, ranks, {}));
+    if (!instances.empty()) return ranks;
+  }
+  return cores;
+}
+
 Status RegisterAll(World& world, const Settings& settings) {
   const Purpose purpose = settings.smoke ? Purpose::kSmoke : Purpose::kBench;
   for (const CaseInfo& info : Registry::Get().cases()) {
-    for (const int ranks : settings.ranks) {
+    std::vector<int> all_ranks = settings.ranks;
+    if (all_ranks.empty()) {
+      SP_ASSIGN_OR_RETURN(const int ranks, RanksFor(info, purpose));
+      all_ranks = {ranks};
+    }
+    for (const int ranks : all_ranks) {
       SP_ASSIGN_OR_RETURN(const std::vector<Instance> instances,
                           info.expand(purpose, ranks, {}));
       for (const Instance& instance : instances) {
@@ -158,10 +181,8 @@ int Main(int argc, char** argv) {
   if (!settings.ok()) return Fail(settings.status(), 2);
   StatusOr<std::unique_ptr<World>> world = CreateWorld(settings->backend);
   if (!world.ok()) return Fail(world.status(), 6);
-  if (settings->ranks.empty()) {
-    const int cores = static_cast<int>(std::thread::hardware_concurrency());
-    settings->ranks = {settings->backend == "thread" ? std::max(2, cores)
-                                                     : (*world)->max_ranks()};
+  if (settings->ranks.empty() && settings->backend != "thread") {
+    settings->ranks = {(*world)->max_ranks()};
   }
   ::benchmark::Initialize(&argc, argv);
   if (::benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
