@@ -14,7 +14,9 @@
 #include "collectives/all_gather/all_gather.h"
 #include "collectives/all_reduce/all_reduce.h"
 #include "collectives/all_to_all/all_to_all.h"
+#include "collectives/broadcast/broadcast.h"
 #include "collectives/communicator.h"
+#include "collectives/reduce/reduce.h"
 #include "collectives/reduce_scatter/reduce_scatter.h"
 #include "collectives/traffic.h"
 #include "reference/bounded.h"
@@ -43,6 +45,13 @@ struct CollectiveFamily {
   Status (*all_to_all)(const Communicator&, const AllToAllVArgs&) = nullptr;
   Cost (*all_to_all_cost)(int, std::span<const int64_t>, DType,
                           Memory) = nullptr;
+  // From one rank, and to one rank.
+  Status (*broadcast)(const Communicator&, const BroadcastArgs&) = nullptr;
+  Cost (*broadcast_cost)(int, int64_t, DType, Memory) = nullptr;
+  Status (*reduce)(const Communicator&, const ReduceArgs&) = nullptr;
+  Cost (*reduce_cost)(int, int64_t, DType, Memory) = nullptr;
+  // As `summed`, where `reduce` adds.
+  Arithmetic (*reduced)(int ranks, DType dtype) = nullptr;
 
   bool has_cost() const { return all_reduce_cost != nullptr; }
 };
@@ -69,6 +78,16 @@ inline constexpr CollectiveFamily kAutoCollectives = {
     .all_to_all =
         [](const Communicator& comm, const AllToAllVArgs& args) {
           return AllToAllV(comm, args);
+        },
+    .broadcast =
+        [](const Communicator& comm, const BroadcastArgs& args) {
+          return Broadcast(comm, args);
+        },
+    .reduce = [](const Communicator& comm,
+                 const ReduceArgs& args) { return Reduce(comm, args); },
+    .reduced =
+        [](int ranks, DType dtype) {
+          return AllReduceRingArithmetic(ranks, dtype, ReduceOp::kSum);
         }};
 
 // Loads and stores in shared memory.
@@ -83,9 +102,16 @@ inline constexpr CollectiveFamily kDirectCollectives = {
     .summed = [](int ranks,
                  DType dtype) { return Arithmetic::For(dtype, ranks); },
     .all_to_all = AllToAllVDirect,
-    .all_to_all_cost = AllToAllVDirectCost};
+    .all_to_all_cost = AllToAllVDirectCost,
+    .broadcast = BroadcastDirect,
+    .broadcast_cost = BroadcastDirectCost,
+    .reduce = ReduceDirect,
+    .reduce_cost = ReduceDirectCost,
+    .reduced = [](int ranks,
+                  DType dtype) { return Arithmetic::For(dtype, ranks); }};
 
-// Messages around a ring, all_to_all between pairs. A partial sum is rounded
+// Messages around a ring; all_to_all between pairs, broadcast along the ring in
+// segments, reduce up a tree. A partial sum is rounded
 // before its first hop as well, and the last rounding is that of the result:
 // ranks - 1 on the way.
 inline constexpr CollectiveFamily kRingCollectives = {
@@ -111,6 +137,20 @@ inline constexpr CollectiveFamily kRingCollectives = {
     .all_to_all_cost =
         [](int ranks, std::span<const int64_t> counts, DType dtype, Memory) {
           return AllToAllVPairwiseCost(ranks, counts, dtype);
+        },
+    .broadcast = BroadcastChain,
+    .broadcast_cost =
+        [](int ranks, int64_t count, DType dtype, Memory) {
+          return BroadcastChainCost(ranks, count, dtype);
+        },
+    .reduce = ReduceBinomial,
+    .reduce_cost =
+        [](int ranks, int64_t count, DType dtype, Memory) {
+          return ReduceBinomialCost(ranks, count, dtype);
+        },
+    .reduced =
+        [](int ranks, DType dtype) {
+          return ReduceBinomialArithmetic(ranks, dtype, ReduceOp::kSum);
         }};
 
 }  // namespace shardproof
