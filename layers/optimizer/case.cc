@@ -107,7 +107,12 @@ Tensors TensorsOf(const P& p) {
                           .SampleDimension(0));
   };
   out("parameter", p.dtype);
-  if (Narrow(p)) out("master", computed);
+  if (Narrow(p)) {
+    // The masters' gain is checked in their place.
+    tensors[tensors.size() - 2].GainUnchecked();
+    tensors[tensors.size() - 1].GainUnchecked();
+    out("master", computed);
+  }
   for (const char* const moment : {"first", "second"}) {
     if (moment[0] == 's' && !Adaptive(p)) continue;
     out(moment, computed);

@@ -5,9 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <functional>
-#include <new>
 #include <set>
 #include <string>
 #include <vector>
@@ -15,38 +13,7 @@
 #include "collectives/backend/thread/thread_world.h"
 #include "layers/overlap/message_thread.h"
 #include "layers/tensor_parallel/collective_family.h"
-
-namespace {
-// Allocations of at least a page, which a workspace would be and what oneDNN
-// keeps for a call is not.
-constexpr size_t kLarge = 4096;
-std::atomic<int> large_allocations{0};  // NOLINT: operator new is global.
-std::atomic<int> allocations{0};        // NOLINT: likewise.
-
-void Count(size_t bytes) {
-  ++allocations;
-  if (bytes >= kLarge) ++large_allocations;
-}
-}  // namespace
-
-void* operator new(size_t bytes) {
-  Count(bytes);
-  if (void* const p = std::malloc(bytes)) return p;
-  std::abort();
-}
-void* operator new(size_t bytes, std::align_val_t alignment) {
-  Count(bytes);
-  const auto align = static_cast<size_t>(alignment);
-  const size_t padded = (bytes + align - 1) / align * align;
-  if (void* const p = std::aligned_alloc(align, padded)) return p;
-  std::abort();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, size_t, std::align_val_t) noexcept {
-  std::free(p);
-}
+#include "layers/testing/allocations.h"
 
 namespace shardproof {
 namespace {
@@ -266,11 +233,11 @@ TEST(OverlapLinear, AsksForNoMemoryInTheSteadyState) {
           SP_RETURN_IF_ERROR(a.Run(layer));
         }
         SP_RETURN_IF_ERROR(comm.Barrier());
-        const int before = large_allocations;
+        const int64_t before = LargeAllocations();
         SP_RETURN_IF_ERROR(comm.Barrier());
         for (int i = 0; i < 5; ++i) SP_RETURN_IF_ERROR(a.Run(layer));
         SP_RETURN_IF_ERROR(comm.Barrier());
-        EXPECT_EQ(large_allocations, before);
+        EXPECT_EQ(LargeAllocations(), before);
         return comm.Barrier();
       });
     }
@@ -288,9 +255,9 @@ TEST(MessageThread, AsksForNoMemoryInTheSteadyState) {
       return thread->Wait(last);
     };
     SP_RETURN_IF_ERROR(exchange());
-    const int before = allocations;
+    const int64_t before = Allocations();
     for (int i = 0; i < 100; ++i) SP_RETURN_IF_ERROR(exchange());
-    EXPECT_EQ(allocations, before);
+    EXPECT_EQ(Allocations(), before);
     return OkStatus();
   });
 }

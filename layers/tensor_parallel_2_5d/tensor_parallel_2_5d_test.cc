@@ -5,40 +5,12 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
 #include "layers/tensor_parallel/mesh_linear_testing.h"
-
-namespace {
-// Allocations of at least a page, which a workspace would be and what oneDNN
-// keeps for a call is not.
-constexpr size_t kLarge = 4096;
-std::atomic<int> large_allocations{0};  // NOLINT: operator new is global.
-}  // namespace
-
-void* operator new(size_t bytes) {
-  if (bytes >= kLarge) ++large_allocations;
-  if (void* const p = std::malloc(bytes)) return p;
-  std::abort();
-}
-void* operator new(size_t bytes, std::align_val_t alignment) {
-  if (bytes >= kLarge) ++large_allocations;
-  const auto align = static_cast<size_t>(alignment);
-  const size_t padded = (bytes + align - 1) / align * align;
-  if (void* const p = std::aligned_alloc(align, padded)) return p;
-  std::abort();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, size_t, std::align_val_t) noexcept {
-  std::free(p);
-}
+#include "layers/testing/allocations.h"
 
 namespace shardproof {
 namespace {
@@ -225,11 +197,11 @@ TEST(TensorParallel2p5d, SteadyStateAsksForNoMemory) {
     // Products are compiled and scratch is made at first use.
     for (int i = 0; i < 2; ++i) SP_RETURN_IF_ERROR(own.Run(layer));
     SP_RETURN_IF_ERROR(comm.Barrier());
-    const int before = large_allocations;
+    const int64_t before = LargeAllocations();
     SP_RETURN_IF_ERROR(comm.Barrier());
     for (int i = 0; i < 3; ++i) SP_RETURN_IF_ERROR(own.Run(layer));
     SP_RETURN_IF_ERROR(comm.Barrier());
-    EXPECT_EQ(large_allocations, before);
+    EXPECT_EQ(LargeAllocations(), before);
     return comm.Barrier();
   });
   EXPECT_TRUE(ran.ok()) << ran.ToString();

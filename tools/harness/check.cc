@@ -18,6 +18,7 @@ ComparisonOptions Options(const OutputCheck& check, const Shape& shape) {
   options.shape = shape;
   options.exact = check.tier == Tier::kExact || IsInteger(spec.dtype);
   options.sign_of_zero = spec.sign_of_zero;
+  options.check_gain = spec.gain_checked;
   options.population = check.population;
   return options;
 }

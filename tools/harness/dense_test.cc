@@ -91,6 +91,30 @@ TEST(Dense, PassesWhatIsRight) {
   }
 }
 
+// Too little for the bound of any element.
+TEST(Dense, FindsAScaleWhereTheGainIsChecked) {
+  for (const bool checked : {true, false}) {
+    Case<P> c = ProductCase(Product([](const P&, RankContext& context) {
+      const TensorView y = context.out("y");
+      for (int64_t i = 0; i < y.num_elements(); ++i) {
+        y.as<float>()[i] *= 1 + 100 * 0x1p-24F;
+      }
+    }));
+    c.exact = false;
+    c.tensors = [all = c.tensors, checked](const P& p) {
+      Tensors tensors = all(p);
+      if (!checked) tensors.back().GainUnchecked();
+      return tensors;
+    };
+    const Record r =
+        RunProduct(Erase(std::move(c)), {.in = 400, .ranks = 2});
+    EXPECT_EQ(r.verdict, checked ? Verdict::kIncorrect : Verdict::kPassed)
+        << r.reason;
+    EXPECT_EQ(r.reason.find("all are scaled") != std::string::npos, checked)
+        << r.reason;
+  }
+}
+
 TEST(Dense, FindsOneElementWrongOnAnyRank) {
   for (int bad = 0; bad < 3; ++bad) {
     const CaseInfo info =

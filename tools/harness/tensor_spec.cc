@@ -39,6 +39,11 @@ TensorSpec& TensorSpec::SampleDimension(int dimension) {
   return *this;
 }
 
+TensorSpec& TensorSpec::GainUnchecked() {
+  gain_checked = false;
+  return *this;
+}
+
 TensorSpec& TensorSpec::SignOfZero() {
   sign_of_zero = true;
   return *this;

@@ -66,6 +66,7 @@ struct TensorSpec {
   int sample_dimension = -1;
   bool check_replicas = true;  // Replicated outputs: same bits on every rank.
   bool sign_of_zero = false;   // Exact tier: -0 is not +0 (pure movement).
+  bool gain_checked = true;
 
   TensorSpec& Terms(ReduceOp op, int64_t terms);
   TensorSpec& Data(TensorData value);
@@ -76,6 +77,11 @@ struct TensorSpec {
   TensorSpec& Gradient();
   TensorSpec& SampleDimension(int dimension);
   TensorSpec& SignOfZero();
+  // An output whose roundings hang together with its values, so that even a
+  // right one may be scaled: a weight of a narrow type that a step changes by
+  // less than its last place stays as it was, whichever way the step went.
+  // Never a gradient.
+  TensorSpec& GainUnchecked();
 
   // What `rank` of `ranks` holds.
   LocalBlock BlockOf(int rank, int ranks) const {
