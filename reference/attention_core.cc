@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "reference/probe.h"
 #include "reference/product.h"
+#include "reference/random.h"
 
 namespace shardproof {
 
@@ -169,14 +171,54 @@ class Sequence {
   int64_t number_;
 };
 
+using Wide = long double;
+
+// e^exponent times `factor`; infinite where nothing is known of either.
+Wide Raised(Wide factor, double exponent) {
+  const Wide raised = factor * std::exp(static_cast<Wide>(exponent));
+  return std::isnan(raised) ? static_cast<Wide>(HUGE_VAL) : raised;
+}
+
+// What `whole` has more than `part`; infinite where neither is known.
+double Rest(double whole, double part) {
+  return std::max(0.0, internal::WithoutNaN(whole - part));
+}
+
+// The same as SoftmaxRow, in a probe: of the rounded differences to the
+// maximum, the exponentials, the sum, the division and the product.
+std::vector<Bounded> ProbedSoftmaxRow(std::span<const Bounded> x, double u,
+                                      double ulps) {
+  double top = -HUGE_VAL;
+  for (const Bounded& v : x) top = std::max(top, v.value);
+  const uint64_t id = TensorId("softmax");
+  std::vector<Bounded> p;
+  Wide sum = 0;
+  for (const Bounded& v : x) {
+    const double t = v.value - top;
+    const double moved = t + u * std::abs(t) * internal::ProbedRounding(t, u) +
+                         ulps * u * internal::ProbedFunction(t, u, id);
+    sum += std::exp(static_cast<Wide>(moved));
+    p.push_back({moved});
+  }
+  const auto total = static_cast<double>(sum);
+  const double computed =
+      Accumulated({total}, total, static_cast<int64_t>(x.size()), u).value;
+  for (Bounded& v : p) {
+    const Bounded e = {static_cast<double>(
+        std::exp(static_cast<Wide>(v.value)) / static_cast<Wide>(computed))};
+    v = Rounded(Rounded(e, u), u);
+  }
+  return p;
+}
+
 }  // namespace
 
 std::vector<Bounded> SoftmaxRow(std::span<const Bounded> x, double u,
                                 double ulps) {
-  using Wide = long double;
   const size_t n = x.size();
   if (n == 0) return {};
   u += kSlack;
+  if (Probe::Active()) return ProbedSoftmaxRow(x, u, ulps);
   double top = -HUGE_VAL, widest = 0;
   for (const Bounded& v : x) {
     top = std::max(top, v.value);
@@ -193,8 +235,8 @@ std::vector<Bounded> SoftmaxRow(std::span<const Bounded> x, double u,
     t.likely += u * (below + v.Likely(8) + widest);
     exponent.push_back(t);
     e.push_back(std::exp(static_cast<Wide>(v.value) - static_cast<Wide>(top)));
-    up.push_back(e.back() * std::exp(static_cast<Wide>(t.worst)));
-    down.push_back(e.back() * std::exp(-static_cast<Wide>(t.worst)));
+    up.push_back(Raised(e.back(), t.worst));
+    down.push_back(Raised(e.back(), -t.worst));
     sum += e.back();
     sum_up += up.back();
     sum_down += down.back();
@@ -220,24 +262,34 @@ std::vector<Bounded> SoftmaxRow(std::span<const Bounded> x, double u,
     const Bounded& t = exponent[j];
     const Wide others_down = std::max<Wide>(0, sum_down - down[j]);
     const Wide others_up = std::max<Wide>(0, sum_up - up[j]);
-    const double high = static_cast<double>(up[j] / (up[j] + others_down));
-    const double low = static_cast<double>(down[j] / (down[j] + others_up));
+    // Whatever the scores are, a probability is one.
+    const double high =
+        std::isinf(up[j]) ? 1
+                          : static_cast<double>(up[j] / (up[j] + others_down));
+    const double low =
+        std::isinf(sum_up) || down[j] == 0
+            ? 0
+            : static_cast<double>(down[j] / (down[j] + others_up));
     const double spread = std::max({high - p[j], p[j] - low, 0.0});
     const double rest = 1 - p[j];
     const double first =
-        p[j] * (rest * t.worst + std::max(0.0, all_worst - p[j] * t.worst));
+        p[j] * (rest * t.worst + Rest(all_worst, p[j] * t.worst));
     Bounded b{.value = p[j]};
     b.worst = spread + evaluation * (p[j] + spread) + tiny;
+    if (!std::isfinite(first)) {
+      b.likely = b.worst;
+      out.push_back(b);
+      continue;
+    }
     // Of its own: the exponential, which also counts in the sum, the division,
     // and what the first order does not see. The n additions are of at most the
     // sum each.
     b.likely = p[j] * (rest * (t.likely + ulps * u) + 2 * u) +
                std::max(0.0, spread - first) + tiny;
-    b.likely2 =
-        p[j] * p[j] *
-        (rest * rest * t.likely2 +
-         std::max(0.0, all_squares - p[j] * p[j] * square(t)) + terms * u * u);
-    out.push_back(b);
+    b.likely2 = p[j] * p[j] *
+                (rest * rest * t.likely2 +
+                 Rest(all_squares, p[j] * p[j] * square(t)) + terms * u * u);
+    out.push_back(internal::WithoutNaN(b));
   }
   return out;
 }

@@ -55,6 +55,25 @@ TEST(SoftmaxRow, OneKeyIsCertain) {
   EXPECT_LE(p[0].worst, 1e-15);
 }
 
+// Scores of which nothing is known make probabilities that may be anything from
+// 0 to 1, also where they are 0 in double, and that is what their bounds say.
+TEST(SoftmaxRow, UnknownScores) {
+  std::vector<Bounded> x;
+  for (const double v : {0., 3., -20000.}) {
+    x.push_back({.value = v, .worst = HUGE_VAL, .likely = HUGE_VAL});
+  }
+  for (const bool all : {true, false}) {
+    if (!all) x[0].worst = x[0].likely = 0;
+    for (const Bounded& p : SoftmaxRow(x, 0x1p-24, 4)) {
+      for (const double bound : {p.worst, p.likely, p.Likely(7)}) {
+        EXPECT_GE(bound, std::max(p.value, 1 - p.value));
+        EXPECT_LE(bound, 1.001);
+      }
+      EXPECT_FALSE(std::isnan(p.likely2));
+    }
+  }
+}
+
 // Moved to the corners of their intervals, scores reach the bound and do not
 // leave it.
 TEST(SoftmaxRow, InputErrorsAreBoundedAsTightlyAsCanBe) {

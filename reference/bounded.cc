@@ -1,6 +1,10 @@
 #include "reference/bounded.h"
 
 #include <numbers>
+#include <string_view>
+
+#include "reference/probe.h"
+#include "reference/random.h"
 
 namespace shardproof {
 namespace {
@@ -11,15 +15,33 @@ constexpr double kTypicalLambda = 8;
 
 double Spread(const Bounded& x) { return x.Likely(kTypicalLambda); }
 
+// The function of a probe, its value moved by as much as `own`, the bound of its
+// evaluation.
+Bounded ProbedValue(double x, double f, double own, double u,
+                    std::string_view function) {
+  return {f + own * internal::ProbedFunction(x, u, TensorId(function))};
+}
+
+struct Function {
+  std::string_view name;
+  double f = 0;
+  double derivative = 0;
+  double second_derivative_bound = 0;
+  double evaluation = 0;  // The bound of its own error.
+};
+
 // |f(v + e) - f(v)| <= |f'(v)| e + sup|f''| e^2 / 2, plus the evaluation's own
 // error.
-Bounded Apply(const Bounded& x, double f, double derivative,
-              double second_derivative_bound, double evaluation) {
-  const double d = std::abs(derivative);
-  const double half = 0.5 * second_derivative_bound;
-  const double own = evaluation + kSlack * std::abs(f);
-  return {f, d * x.worst + half * x.worst * x.worst + own,
-          d * x.likely + half * Spread(x) * Spread(x) + own, d * d * x.likely2};
+Bounded Apply(const Bounded& x, double u, const Function& f) {
+  if (Probe::Active()) {
+    return ProbedValue(x.value, f.f, f.evaluation, u, f.name);
+  }
+  const double d = std::abs(f.derivative);
+  const double half = 0.5 * f.second_derivative_bound;
+  const double own = f.evaluation + kSlack * std::abs(f.f);
+  return internal::WithoutNaN(
+      {f.f, d * x.worst + half * x.worst * x.worst + own,
+       d * x.likely + half * Spread(x) * Spread(x) + own, d * d * x.likely2});
 }
 
 // Values are computed in long double, so that they are good to a double's
@@ -65,9 +87,10 @@ Bounded operator*(const Bounded& a, const Bounded& b) {
   const double x = std::abs(a.value);
   const double y = std::abs(b.value);
   const double own = kSlack * std::abs(v);
-  return {v, x * b.worst + y * a.worst + a.worst * b.worst + own,
-          x * b.likely + y * a.likely + Spread(a) * Spread(b) + own,
-          x * x * b.likely2 + y * y * a.likely2};
+  return internal::WithoutNaN(
+      {v, x * b.worst + y * a.worst + a.worst * b.worst + own,
+       x * b.likely + y * a.likely + Spread(a) * Spread(b) + own,
+       x * x * b.likely2 + y * y * a.likely2});
 }
 
 Bounded operator*(double s, const Bounded& a) { return Bounded{s} * a; }
@@ -75,8 +98,14 @@ Bounded operator*(double s, const Bounded& a) { return Bounded{s} * a; }
 Bounded Rounded(const Bounded& x, double u, double smallest_subnormal) {
   const double v = std::abs(x.value);
   const double underflow = 0.5 * smallest_subnormal;
-  return {x.value, x.worst + u * (v + x.worst) + underflow,
-          x.likely + u * (v + Spread(x)) + underflow, x.likely2};
+  if (Probe::Active()) {
+    return {x.value +
+            (u * v + underflow) * internal::ProbedRounding(x.value, u)};
+  }
+  // No product of an infinite bound with u = 0.
+  return internal::WithoutNaN({x.value, x.worst + u * (v + x.worst) + underflow,
+                               x.likely + u * (v + Spread(x)) + underflow,
+                               x.likely2});
 }
 
 Bounded Rounded(const Bounded& x, DType dtype) {
@@ -88,13 +117,18 @@ Bounded Accumulated(const Bounded& x, double magnitude, int64_t roundings,
   if (roundings <= 0 || magnitude == 0) return x;
   const double n = static_cast<double>(roundings);
   Bounded result = x;
+  if (Probe::Active()) {
+    result.value +=
+        std::sqrt(n) * u * magnitude * internal::ProbedRounding(x.value, u);
+    return result;
+  }
   result.worst += Gamma(n, u) * magnitude;
   if (roundings <= kFewRoundings) {
     result.likely += Gamma(n, u) * magnitude;
   } else {
     result.likely2 += n * u * u * magnitude * magnitude;
   }
-  return result;
+  return internal::WithoutNaN(result);
 }
 
 Bounded Dot(std::span<const Bounded> a, std::span<const Bounded> b, double u) {
@@ -142,6 +176,14 @@ Bounded Sum(std::span<const Bounded> x, double u_accumulate, double u_store,
       store_roundings <= 1 ? store_roundings : std::max(1.0, additions);
   const double underflow = 0.5 * underflows * smallest_subnormal * (1 + factor);
   const double own = kSlack * std::abs(result.value);
+  if (Probe::Active()) {
+    const double deviation = std::sqrt(additions * u_accumulate * u_accumulate +
+                                       store_roundings * u_store * u_store) *
+                             magnitude;
+    const double u = std::max(u_accumulate, store_roundings > 0 ? u_store : 0);
+    return {result.value + (deviation + underflow) *
+                               internal::ProbedRounding(result.value, u)};
+  }
   result.worst += factor * magnitude + underflow + own;
   if (additions + store_roundings <= kFewRoundings) {
     result.likely += factor * magnitude + underflow + own;
@@ -151,32 +193,34 @@ Bounded Sum(std::span<const Bounded> x, double u_accumulate, double u_store,
                        store_roundings * u_store * u_store) *
                       magnitude * magnitude;
   }
-  return result;
+  return internal::WithoutNaN(result);
 }
 
 Bounded Exp(const Bounded& x, double u, double ulps) {
   const double f =
       static_cast<double>(std::exp(static_cast<long double>(x.value)));
   const double own = (ulps * u + kSlack) * f;
+  if (Probe::Active()) return ProbedValue(x.value, f, own, u, "exp");
   // Where e is large, the roundings of the bound itself show.
   const double own_far = own * std::exp(x.worst) * 4;
-  return {f, f * std::expm1(x.worst) + own_far,
-          f * x.likely + f * (std::expm1(Spread(x)) - Spread(x)) + own_far,
-          f * f * x.likely2};
+  return internal::WithoutNaN(
+      {f, f * std::expm1(x.worst) + own_far,
+       f * x.likely + f * (std::expm1(Spread(x)) - Spread(x)) + own_far,
+       f * f * x.likely2});
 }
 
 Bounded Tanh(const Bounded& x, double u, double ulps) {
   const double f =
       static_cast<double>(std::tanh(static_cast<long double>(x.value)));
   // sup|tanh''| = 4 / (3 sqrt 3).
-  return Apply(x, f, 1 - f * f, 0.7699, ulps * u * std::abs(f));
+  return Apply(x, u, {"tanh", f, 1 - f * f, 0.7699, ulps * u * std::abs(f)});
 }
 
 Bounded Sigmoid(const Bounded& x, double u, double ulps) {
   const double f = static_cast<double>(SigmoidValue(x.value));
   // sup|sigmoid''| = 1 / (6 sqrt 3). Evaluated as 1 / (1 + exp(-x)) or through
   // tanh(x/2): at most ulps + 3 units of 1.
-  return Apply(x, f, f * (1 - f), 0.09623, (ulps + 3) * u);
+  return Apply(x, u, {"sigmoid", f, f * (1 - f), 0.09623, (ulps + 3) * u});
 }
 
 Bounded Silu(const Bounded& x, double u, double ulps) {
@@ -184,7 +228,9 @@ Bounded Silu(const Bounded& x, double u, double ulps) {
   const double f = static_cast<double>(x.value * s);
   const double df = static_cast<double>(s + x.value * s * (1 - s));
   // sup|silu''| = 1/2, at 0.
-  return Apply(x, f, df, 0.5, (ulps + 4) * u * (std::abs(x.value) + x.worst));
+  return Apply(
+      x, u,
+      {"silu", f, df, 0.5, (ulps + 4) * u * (std::abs(x.value) + x.worst)});
 }
 
 Bounded SiluGrad(const Bounded& x, double u, double ulps) {
@@ -195,7 +241,7 @@ Bounded SiluGrad(const Bounded& x, double u, double ulps) {
   // As a function of the sigmoid, s + v s - v s^2 has slope at most 1 + |v|.
   const double evaluation =
       (ulps + 3) * u * (1 + std::abs(x.value) + x.worst) + 5 * u;
-  return Apply(x, f, df, 0.31, evaluation);
+  return Apply(x, u, {"silu gradient", f, df, 0.31, evaluation});
 }
 
 Bounded GeluTanh(const Bounded& x, double u, double ulps) {
@@ -207,7 +253,9 @@ Bounded GeluTanh(const Bounded& x, double u, double ulps) {
   // tanh: `ulps` of its own and, for the argument's relative error of 3 u, |w|
   // sech^2(w) 3 u <= 1.4 u; 1 + t and the products: 3 u more. For negative x
   // the sum cancels, so this is relative to |x|, not to the result.
-  return Apply(x, f, df, 0.81, (ulps + 5) * u * (std::abs(x.value) + x.worst));
+  return Apply(
+      x, u,
+      {"gelu", f, df, 0.81, (ulps + 5) * u * (std::abs(x.value) + x.worst)});
 }
 
 Bounded GeluTanhGrad(const Bounded& x, double u, double ulps) {
@@ -227,7 +275,7 @@ Bounded GeluTanhGrad(const Bounded& x, double u, double ulps) {
   const double evaluation =
       (ulps + 2) * u * (0.5 + weight) + 3 * u * (1 + weight);
   // sup|gelu'''| = 0.777.
-  return Apply(x, f, df, 0.78, evaluation);
+  return Apply(x, u, {"gelu gradient", f, df, 0.78, evaluation});
 }
 
 }  // namespace shardproof

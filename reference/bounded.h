@@ -25,6 +25,12 @@
 //
 // The bounds are themselves computed in double, which is below every unit
 // roundoff under test but f64's; there the references add kSlack.
+//
+// A bound may be infinite: nothing is known. It is never a NaN, with which every
+// comparison is false: where infinities meet that would make one (0 times what
+// may be infinite, or a difference of such), it is infinite again.
+//
+// In chains both bounds grow far beyond the errors; probe.h narrows `likely`.
 
 #ifndef SHARDPROOF_REFERENCE_BOUNDED_H_
 #define SHARDPROOF_REFERENCE_BOUNDED_H_
@@ -109,6 +115,19 @@ inline double Gamma(double n, double u) {
 }
 // lambda = sqrt(2 ln(2 N / delta)).
 double Lambda(double population, double delta = 1e-6);
+
+namespace internal {
+
+inline double WithoutNaN(double bound) {
+  return std::isnan(bound) ? HUGE_VAL : bound;
+}
+// Infinite bounds where they are NaN.
+inline Bounded WithoutNaN(const Bounded& x) {
+  return {x.value, WithoutNaN(x.worst), WithoutNaN(x.likely),
+          WithoutNaN(x.likely2)};
+}
+
+}  // namespace internal
 
 Bounded operator+(const Bounded& a, const Bounded& b);
 Bounded operator-(const Bounded& a, const Bounded& b);

@@ -201,6 +201,48 @@ TEST(Bounded, FunctionsOfInexactInputs) {
   }
 }
 
+// What is bounded by nothing, and 0 times that: no bound is a NaN, and what comes
+// of a worst bound that is infinite is infinite, but for a tanh or the like.
+TEST(Bounded, InfiniteBoundsStayInfinite) {
+  const double inf = HUGE_VAL;
+  const std::vector<Bounded> numbers = {{0},
+                                        {2},
+                                        {-3, 0.5, 0.25, 0.01},
+                                        {0, inf},
+                                        {2, inf, 0.5, 0.25},
+                                        {0, inf, inf, inf},
+                                        {-2, inf, inf, inf},
+                                        {1, inf, 0, inf}};
+  const auto check = [&](const Bounded& y, bool expect_infinite,
+                         const char* what) {
+    EXPECT_FALSE(std::isnan(y.worst)) << what;
+    EXPECT_FALSE(std::isnan(y.likely)) << what;
+    EXPECT_FALSE(std::isnan(y.likely2)) << what;
+    EXPECT_FALSE(std::isnan(y.Likely(7))) << what;
+    if (expect_infinite) {
+      EXPECT_EQ(y.worst, inf) << what;
+    }
+  };
+  for (const Bounded& a : numbers) {
+    const bool unknown = a.worst == inf;
+    for (const Bounded& b : numbers) {
+      const bool either = unknown || b.worst == inf;
+      check(a + b, either, "+");
+      check(a - b, either, "-");
+      check(a * b, either, "*");
+      const std::vector<Bounded> x = {a, b}, y = {b, {0}};
+      check(Dot(x, y, 0x1p-24), either, "dot");
+      check(Sum(x, 0x1p-24, 0, 1), either, "sum");
+    }
+    check(Rounded(a, 0x1p-8), unknown, "rounded");
+    check(Rounded(a, 0.0), unknown, "not rounded");
+    check(Accumulated(a, unknown ? inf : 1, 100, 0x1p-8), unknown, "added");
+    for (const Function& f : kFunctions) {
+      check(f.bounded(a, 0x1p-24, 4), false, f.name);
+    }
+  }
+}
+
 TEST(Bounded, ValuesOfFunctions) {
   EXPECT_DOUBLE_EQ(GeluTanh({1}, 0, 0).value, 0.84119199060827671);
   EXPECT_DOUBLE_EQ(Silu({1}, 0, 0).value, 0.7310585786300049);

@@ -104,7 +104,9 @@ struct Comparator::State {
                 const Bounded& expected, Outcome outcome) {
     (outcome == Outcome::kSuspect ? result.suspect : result.incorrect) += 1;
     ++GroupOf(index).failed;
-    const double bound = options.exact ? 0 : expected.worst;
+    const double bound = options.exact         ? 0
+                         : options.probed_gain ? expected.Likely(lambda)
+                                               : expected.worst;
     if (static_cast<int>(result.mismatches.size()) < options.max_mismatches) {
       result.mismatches.push_back({index, Coordinates(options.shape, index),
                                    expected.value, actual, bound, outcome});
@@ -188,7 +190,7 @@ struct Comparator::State {
     AddRatio(index, ratio, error);
     CountUlps(actual, rounded);
     gain.Add(c, y, likely);
-    if (!(error <= y.worst)) {
+    if (!(error <= (options.probed_gain ? likely : y.worst))) {
       AddWrong(index, actual, c, y, Outcome::kIncorrect);
     } else if (!(error <= likely)) {
       AddWrong(index, actual, c, y, Outcome::kSuspect);
@@ -233,7 +235,8 @@ struct Comparator::State {
     }
     result.gain = gain.Gain();
     result.gain_tolerance =
-        gain.Tolerance(options.delta, options.dtype, options.gain_bias);
+        gain.Tolerance(options.probed_gain.value_or(Lambda(1, options.delta)),
+                       options.dtype, options.gain_bias);
     result.gain_ok = gain.Within(result.gain_tolerance);
   }
 

@@ -9,6 +9,9 @@
 //                 incorrect  !(e <= y.worst), or one of c, y is NaN or Inf and
 //                            the other is not the same
 //                 suspect    otherwise
+//   probed        the same, but nothing is suspect: beyond y.Likely(lambda) it is
+//                 incorrect. In the chains that are probed `worst` says nothing,
+//                 and may be infinite.
 //
 // For the whole: the worst of all elements; and incorrect when the gain
 // <c, y> / <y, y> is not 1 within its own tolerance, or nothing was compared.
@@ -28,6 +31,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -62,6 +66,11 @@ struct ComparisonOptions {
   double delta = 1e-6;
   // Bounded tier: the gain must be 1.
   bool check_gain = true;
+  // Set where the bounds were narrowed by probes (probe.h): no element may then
+  // be beyond its likely bound, which has delta in it, and |<c - y, y>| not
+  // beyond this times sqrt(sum (likely y)^2). Unset: Lambda(1, delta) times
+  // that, for errors that are independent.
+  std::optional<double> probed_gain = {};
   // Relative bias of the accumulator that is allowed for in the gain
   // (truncating tensor cores); 0 for round-to-nearest.
   double gain_bias = 0;
@@ -163,8 +172,10 @@ class PowerCheck {
  public:
   explicit PowerCheck(DType dtype, bool exact = false)
       : dtype_(dtype), exact_(exact) {}
+  // `probed_gain` as in ComparisonOptions.
   void Add(std::string_view fault, std::span<const Bounded> expected,
-           std::span<const double> faulty);
+           std::span<const double> faulty,
+           std::optional<double> probed_gain = std::nullopt);
   // The smallest share of elements, over the faults, that would be found
   // incorrect. 1 when no fault was added.
   double Power() const;

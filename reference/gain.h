@@ -28,6 +28,7 @@ struct GainSums {
 
   // One finite element, `likely` its likely bound.
   void Add(double c, const Bounded& y, double likely) {
+    if (y.value == 0) return;  // No product of an infinite bound with 0.
     yy += y.value * y.value;
     ey += (c - y.value) * y.value;
     b2y2 += likely * likely * y.value * y.value;
@@ -35,8 +36,9 @@ struct GainSums {
   }
   bool defined() const { return yy > 0; }
   double Gain() const { return 1 + ey / yy; }
-  double Tolerance(double delta, DType dtype, double bias) const {
-    return std::min(Lambda(1, delta) * std::sqrt(b2y2), wy) / yy + bias +
+  // `lambda` is z, or what takes its place where errors are not independent.
+  double Tolerance(double lambda, DType dtype, double bias) const {
+    return std::min(lambda * std::sqrt(b2y2), wy) / yy + bias +
            16 * UnitRoundoff(Accumulator(dtype));
   }
   bool Within(double tolerance) const { return std::abs(ey / yy) <= tolerance; }

@@ -5,7 +5,9 @@
 #include <span>
 #include <vector>
 
+#include "reference/probe.h"
 #include "reference/product.h"
+#include "reference/random.h"
 
 namespace shardproof {
 namespace {
@@ -22,7 +24,7 @@ constexpr double kSharedLambda = 9;
 
 // An error that all elements of a token have in common.
 Bounded Shared(const Bounded& x) {
-  return {x.value, x.worst, x.Likely(kSharedLambda), 0};
+  return internal::WithoutNaN({x.value, x.worst, x.Likely(kSharedLambda), 0});
 }
 
 // Adds up Bounded numbers, any order of additions in an implementation allowed.
@@ -72,12 +74,18 @@ Bounded InverseRoot(const Bounded& s, double u, double ulps) {
     return e < 1 ? 1 / std::sqrt(1 - e) - 1 : HUGE_VAL;
   };
   const double own = ulps * u + kSlack;
+  if (Probe::Active()) {
+    return {r +
+            r * own *
+                internal::ProbedFunction(s.value, u, TensorId("inverse root"))};
+  }
   const double worst = relative(s.worst);
   // Where s may be less by its likely error, the slope is steeper.
   const double least = s.value - s.Likely(kSharedLambda);
   const double slope = least > 0 ? 0.5 / (least * std::sqrt(least)) : HUGE_VAL;
-  return {r, r * (worst + own * (1 + worst)),
-          slope * s.likely + r * own * (1 + worst), slope * slope * s.likely2};
+  return internal::WithoutNaN({r, r * (worst + own * (1 + worst)),
+                               slope * s.likely + r * own * (1 + worst),
+                               slope * slope * s.likely2});
 }
 
 // One token: its statistics, and its normalised elements.
@@ -108,7 +116,7 @@ class Norm {
       Adder sum;
       for (const Bounded& xi : x) sum.Add(xi);
       t.mean = sum.Finish(h + 1, u_, n);
-      Deviations(x, sum.value() / n, t);
+      Deviations(x, Probe::Active() ? t.mean.value : sum.value() / n, t);
     } else {
       Deviations(x, 0, t);
     }

@@ -76,7 +76,8 @@ Status CheckGuard(const void* data, int64_t bytes, std::string_view what) {
 }
 
 void PowerCheck::Add(std::string_view fault, std::span<const Bounded> expected,
-                     std::span<const double> faulty) {
+                     std::span<const double> faulty,
+                     std::optional<double> probed_gain) {
   Fault* entry = nullptr;
   for (Fault& f : faults_) {
     if (f.name == fault) entry = &f;
@@ -92,6 +93,7 @@ void PowerCheck::Add(std::string_view fault, std::span<const Bounded> expected,
                                     .shape = Shape{n},
                                     .exact = exact_,
                                     .population = kLargePopulation,
+                                    .probed_gain = probed_gain,
                                     .max_mismatches = 0},
                                    stored.data(), expected);
   entry->elements += n;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "reference/clones.h"
+#include "reference/probe.h"
 
 namespace shardproof::internal {
 namespace {
@@ -192,8 +193,9 @@ class Multiplier {
     // Where values are plain doubles, the reference rounds as often as the
     // implementation, with its own unit roundoff.
     const double u = arithmetic_.UAccumulate() + (twice_ ? 0 : kSlack);
-    Bounded s = Accumulated({p.value[j], p.worst[j], 0, p.square[j]}, p.size[j],
-                            terms, u);
+    Bounded s =
+        Accumulated(WithoutNaN({p.value[j], p.worst[j], 0, p.square[j]}),
+                    WithoutNaN(p.size[j]), terms, u);
     const int q = arithmetic_.WireRoundings();
     const double u_wire = arithmetic_.UWire();
     for (int i = 0; i < q; ++i) {
@@ -306,6 +308,7 @@ void Operand::Set(int64_t at, const Bounded& x) {
   const auto i = static_cast<size_t>(at);
   value_[i] = x.value;
   size_[i] = std::abs(x.value) + x.worst;
+  if (exact()) return;
   worst_[i] = x.worst;
   square_[i] = Square(x);
 }
@@ -316,7 +319,7 @@ Operand Operand::RowsOf(const Matrix& matrix, const Rows& rows) {
   const auto total = static_cast<int64_t>(matrix.rows.size());
   const Rows chosen = rows.empty() ? AllRows(total) : rows;
   Operand a;
-  a.Resize(static_cast<int64_t>(chosen.size()), matrix.cols, false);
+  a.Resize(static_cast<int64_t>(chosen.size()), matrix.cols, Probe::Active());
   for (int64_t i = 0; i < a.rows_; ++i) {
     for (int64_t k = 0; k < a.terms_; ++k) {
       a.Set(i * a.terms_ + k, matrix.at(chosen[static_cast<size_t>(i)], k));
@@ -329,7 +332,7 @@ Operand Operand::ColumnsOf(const Matrix& matrix, const Rows& columns) {
   const Rows chosen = columns.empty() ? AllRows(matrix.cols) : columns;
   Operand a;
   a.Resize(static_cast<int64_t>(chosen.size()),
-           static_cast<int64_t>(matrix.rows.size()), false);
+           static_cast<int64_t>(matrix.rows.size()), Probe::Active());
   for (int64_t i = 0; i < a.rows_; ++i) {
     for (int64_t k = 0; k < a.terms_; ++k) {
       a.Set(i * a.terms_ + k, matrix.at(k, chosen[static_cast<size_t>(i)]));
@@ -390,16 +393,25 @@ Source Source::TransposeOf(ConstTensorView matrix) {
           }};
 }
 
-Source Source::Of(const Matrix& matrix) {
-  return {static_cast<int64_t>(matrix.rows.size()), matrix.cols,
-          BlockOf(matrix, false, Value), BlockOf(matrix, false, Worst),
-          BlockOf(matrix, false, Square)};
+namespace {
+
+Source OfBounded(const Matrix& matrix, bool transposed) {
+  Source b{static_cast<int64_t>(matrix.rows.size()), matrix.cols,
+           BlockOf(matrix, transposed, Value)};
+  if (transposed) std::swap(b.terms, b.columns);
+  // What a probe made is exact in it.
+  if (Probe::Active()) return b;
+  b.worst = BlockOf(matrix, transposed, Worst);
+  b.square = BlockOf(matrix, transposed, Square);
+  return b;
 }
 
+}  // namespace
+
+Source Source::Of(const Matrix& matrix) { return OfBounded(matrix, false); }
+
 Source Source::TransposeOf(const Matrix& matrix) {
-  return {matrix.cols, static_cast<int64_t>(matrix.rows.size()),
-          BlockOf(matrix, true, Value), BlockOf(matrix, true, Worst),
-          BlockOf(matrix, true, Square)};
+  return OfBounded(matrix, true);
 }
 
 Source Source::Of(const BoundedView& matrix) {
