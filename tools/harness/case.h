@@ -73,6 +73,10 @@ struct Case {
   Reference<P> reference = {};
   std::vector<Variant<P>> variants = {};
   std::vector<Mutant<P>> mutants = {};
+  // How often the reference is probed in the bounded tier (reference/probe.h);
+  // unset or 0: not at all. For chains, whose bounds would see nothing; each
+  // probe evaluates the reference, which must be dense, once more.
+  std::function<int(const P&)> probes = {};
   // Run the exact tier (the mathematics is linear, or integer, or selects).
   bool exact = true;
   bool bounded = true;  // Run the bounded tier on float dtypes.
@@ -85,9 +89,10 @@ struct Case {
   // with it.
   std::function<std::vector<P>(const Workload&, int ranks)> workload = {};
 
-  static_assert(internal::kDestructible<decltype(skip), decltype(tensors),
-                                        decltype(bytes), decltype(busbw_factor),
-                                        decltype(floor), decltype(workload)>);
+  static_assert(
+      internal::kDestructible<
+          decltype(skip), decltype(tensors), decltype(probes), decltype(bytes),
+          decltype(busbw_factor), decltype(floor), decltype(workload)>);
 };
 
 // The same without its type; every function of the result can be called.

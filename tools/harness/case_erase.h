@@ -171,6 +171,9 @@ CaseInfo Erase(Case<P> value) {
       return c->reference.dense(Params<P>(i), a, in, sample);
     };
   }
+  info.probes = [c](const Instance& i) {
+    return c->probes ? c->probes(Params<P>(i)) : 0;
+  };
   info.bytes = [c](const Instance& i) {
     return c->bytes ? c->bytes(Params<P>(i)) : int64_t{0};
   };

@@ -20,6 +20,7 @@ ComparisonOptions Options(const OutputCheck& check, const Shape& shape) {
   options.sign_of_zero = spec.sign_of_zero;
   options.check_gain = spec.gain_checked;
   options.population = check.population;
+  options.probed_gain = check.expected->ProbedGain(spec, check.rank);
   return options;
 }
 

@@ -257,5 +257,71 @@ TEST(Block, GapsMustStayAsTheyWere) {
   }
 }
 
+// A reference whose bounds see nothing: every element is the product times a
+// number that bf16 rounds, and may be anything.
+Case<P> ChainCase(Variant<P> variant, int probes) {
+  Case<P> c = ProductCase(std::move(variant));
+  c.name = "toy/chain";
+  c.exact = false;
+  c.reference.dense = [product = c.reference.dense](
+                          const P& p, const Arithmetic& a, const Inputs& in,
+                          const Sample& s) -> StatusOr<DenseOutputs> {
+    SP_ASSIGN_OR_RETURN(DenseOutputs out, product(p, a, in, s));
+    for (Bounded& y : out["y"]) {
+      y = y * Rounded({1}, DType::kBF16);
+      y.worst = y.likely = HUGE_VAL;
+    }
+    return out;
+  };
+  if (probes > 0) c.probes = [probes](const P&) { return probes; };
+  return c;
+}
+
+TEST(Dense, ProbesSeeWhatBoundsDoNot) {
+  const P p = {.out = 400, .ranks = 2};
+  const Record blind = RunProduct(Erase(ChainCase(Product(), 0)), p);
+  EXPECT_EQ(blind.verdict, Verdict::kFailed);
+  EXPECT_TRUE(blind.reason.starts_with("blind: y")) << blind.reason;
+  evaluations = 0;
+  const Record sharp =
+      RunProduct(Erase(ChainCase(Product(), 32)), p, {.repeats = 1});
+  EXPECT_EQ(sharp.verdict, Verdict::kPassed) << sharp.reason;
+  // Of this one run, and once without each rank for the power; no input is per
+  // rank, so nothing else.
+  EXPECT_EQ(evaluations, 33 + 2);
+  const Record wrong =
+      RunProduct(Erase(ChainCase(Product([](const P&, RankContext& c) {
+                                   float* y = c.out("y").as<float>();
+                                   if (c.comm().rank() == 1)
+                                     std::fill_n(y + 200, 200, 0);
+                                 }),
+                                 32)),
+                 p);
+  EXPECT_EQ(wrong.verdict, Verdict::kIncorrect) << wrong.reason;
+}
+
+// All 16000 elements may err by the same rounding, which their gain then shows,
+// and which is right; by 8 such, it is not.
+TEST(Dense, ProbedGainKnowsWhatElementsShare) {
+  const P p = {.out = 400, .ranks = 2};
+  for (const auto& [roundings, verdict] :
+       {std::pair{0.9, Verdict::kPassed}, {8.0, Verdict::kIncorrect}}) {
+    const double factor = 1 + roundings * 0x1p-8;
+    const Record r = RunProduct(
+        Erase(ChainCase(Product([factor](const P&, RankContext& c) {
+                          const TensorView y = c.out("y");
+                          for (int64_t i = 0; i < y.num_elements(); ++i) {
+                            y.as<float>()[i] *= static_cast<float>(factor);
+                          }
+                        }),
+                        32)),
+        p);
+    EXPECT_EQ(r.verdict, verdict) << r.reason;
+    if (verdict == Verdict::kIncorrect) {
+      EXPECT_NE(r.reason.find("scaled by"), std::string::npos) << r.reason;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace shardproof

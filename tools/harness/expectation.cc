@@ -5,6 +5,9 @@
 #include <limits>
 
 #include "reference/linear.h"
+#include "reference/probe.h"
+#include "tools/harness/check.h"
+#include "tools/harness/hash.h"
 
 namespace shardproof {
 namespace {
@@ -124,27 +127,113 @@ Bounded Expectation::Untouched() {
 
 Expectation::Expectation(const CaseInfo& info, const Instance& instance,
                          const Tensors& tensors, const Arithmetic& arithmetic,
-                         const Inputs& inputs, const Sample& sample)
+                         const Inputs& inputs, const Sample& sample, int probes)
     : info_(info),
       instance_(instance),
       tensors_(tensors),
       arithmetic_(arithmetic),
       inputs_(inputs),
-      sample_(sample) {}
+      sample_(sample),
+      probes_(probes) {}
 
 Status Expectation::Prepare(Workspace* workspace, uint64_t key) {
   if (!is_dense()) return OkStatus();
   if (dense_ != nullptr) return dense_->status();
-  const auto compute = [this]() -> StatusOr<DenseOutputs> {
-    auto outputs = info_.dense(instance_, arithmetic_, inputs_, sample_);
-    if (!outputs.ok()) return outputs.status().WithContext("the reference");
-    SP_RETURN_IF_ERROR(CheckDense(*outputs));
-    return outputs;
+  const auto compute = [this]() -> StatusOr<Evaluated> {
+    Evaluated evaluated;
+    SP_ASSIGN_OR_RETURN(evaluated.values, EvaluateOnce());
+    if (probes_ > 0) SP_RETURN_IF_ERROR(ProbeInto(evaluated));
+    return evaluated;
   };
   dense_ = workspace != nullptr
                ? workspace->Get(key, compute)
-               : std::make_shared<const StatusOr<DenseOutputs>>(compute());
+               : std::make_shared<const StatusOr<Evaluated>>(compute());
   return dense_->status();
+}
+
+StatusOr<DenseOutputs> Expectation::EvaluateOnce() const {
+  auto outputs = info_.dense(instance_, arithmetic_, inputs_, sample_);
+  if (!outputs.ok()) return outputs.status().WithContext("the reference");
+  SP_RETURN_IF_ERROR(CheckDense(*outputs));
+  return outputs;
+}
+
+Status Expectation::ProbeInto(Evaluated& evaluated) const {
+  const int ranks = instance_.ranks;
+  // Of one output: deviations of elements, and of each rank's <c - y, y>.
+  struct Output {
+    const TensorSpec* spec;
+    Deviations elements;
+    std::vector<double> gain_squares;
+  };
+  std::vector<Output> outputs;
+  for (const TensorSpec& spec : tensors_) {
+    if (spec.role != TensorRole::kOutput) continue;
+    outputs.push_back({&spec, Deviations(evaluated.values.at(spec.name).size()),
+                       std::vector<double>(static_cast<size_t>(ranks))});
+  }
+  // One term per element; none where the value is 0, whatever the error.
+  const auto weighted = [](const std::vector<Bounded>& y, auto error) {
+    std::vector<Bounded> terms(y.size());
+    for (size_t i = 0; i < y.size(); ++i) {
+      terms[i].value = y[i].value == 0 ? 0 : error(i);
+    }
+    return terms;
+  };
+  for (int k = 0; k < probes_; ++k) {
+    const Probe probe(CombineHash(HashText("probe"), static_cast<uint64_t>(k)));
+    SP_ASSIGN_OR_RETURN(const DenseOutputs probed, EvaluateOnce());
+    for (Output& out : outputs) {
+      const std::vector<Bounded>& y = evaluated.values.at(out.spec->name);
+      const std::vector<Bounded>& c = probed.at(out.spec->name);
+      out.elements.Add(y, c);
+      const std::vector<Bounded> terms = weighted(
+          y, [&](size_t i) { return (c[i].value - y[i].value) * y[i].value; });
+      for (int r = 0; r < ranks; ++r) {
+        const double sum = SumCompared(terms, *out.spec, r);
+        out.gain_squares[static_cast<size_t>(r)] += sum * sum;
+      }
+    }
+  }
+  const double lambda =
+      Lambda(static_cast<double>(Population(tensors_, ranks)));
+  const double gain = ProbedLambda(Lambda(1), probes_);
+  for (const Output& out : outputs) {
+    std::vector<Bounded>& y = evaluated.values.at(out.spec->name);
+    out.elements.Tighten(lambda, y);
+    const std::vector<Bounded> terms = weighted(y, [&](size_t i) {
+      const double b = y[i].Likely(lambda) * y[i].value;
+      return b * b;
+    });
+    std::vector<double>& by_rank = evaluated.probed_gain[out.spec->name];
+    for (int r = 0; r < ranks; ++r) {
+      const double squares = out.gain_squares[static_cast<size_t>(r)];
+      const double ratio =
+          std::sqrt(squares / probes_ / SumCompared(terms, *out.spec, r));
+      // Nothing is compared, or a probe has overflowed.
+      by_rank.push_back(std::isfinite(ratio) ? gain * ratio : gain);
+    }
+  }
+  return OkStatus();
+}
+
+double Expectation::SumCompared(const std::vector<Bounded>& values,
+                                const TensorSpec& spec, int rank) const {
+  double sum = 0;
+  std::vector<Bounded> block;
+  for (const Interval& s :
+       ComparedSegments(spec, rank, instance_.ranks, sample_)) {
+    block.resize(static_cast<size_t>(s.end - s.begin));
+    ReadDense(values, spec, rank, s.begin, block);
+    for (const Bounded& b : block) sum += b.value;
+  }
+  return sum;
+}
+
+std::optional<double> Expectation::ProbedGain(const TensorSpec& spec,
+                                              int rank) const {
+  if (probes_ == 0) return std::nullopt;
+  return (*dense_)->probed_gain.at(spec.name)[static_cast<size_t>(rank)];
 }
 
 Status Expectation::CheckDense(const DenseOutputs& outputs) const {
@@ -174,15 +263,17 @@ Status Expectation::CheckDense(const DenseOutputs& outputs) const {
 
 void Expectation::Read(const TensorSpec& spec, int rank, int64_t begin,
                        std::span<Bounded> out) const {
-  if (is_dense()) return ReadDense(spec, rank, begin, out);
+  if (is_dense()) {
+    return ReadDense((*dense_)->values.at(spec.name), spec, rank, begin, out);
+  }
   std::fill(out.begin(), out.end(), Untouched());
   info_.block(instance_, arithmetic_, inputs_,
               {.tensor = spec.name, .rank = rank, .begin = begin}, out);
 }
 
-void Expectation::ReadDense(const TensorSpec& spec, int rank, int64_t begin,
+void Expectation::ReadDense(const std::vector<Bounded>& values,
+                            const TensorSpec& spec, int rank, int64_t begin,
                             std::span<Bounded> out) const {
-  const std::vector<Bounded>& values = (**dense_).at(spec.name);
   const auto end = begin + static_cast<int64_t>(out.size());
   const auto sampled = sample_.find(spec.name);
   ForEachRun(

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,10 +45,11 @@ class Expectation {
   static bool IsUntouched(const Bounded& value) { return value.worst < 0; }
 
   // All arguments must outlive the result. A dense reference is taken from
-  // `workspace` under `key`, or computed by the first rank that needs it.
+  // `workspace` under `key`, or computed by the first rank that needs it;
+  // `probes` probes narrow its bounds (reference/probe.h).
   Expectation(const CaseInfo& info, const Instance& instance,
               const Tensors& tensors, const Arithmetic& arithmetic,
-              const Inputs& inputs, const Sample& sample);
+              const Inputs& inputs, const Sample& sample, int probes = 0);
   Status Prepare(Workspace* workspace, uint64_t key);
   // Gives up what Prepare got.
   void Release() { dense_ = nullptr; }
@@ -57,7 +59,12 @@ class Expectation {
   void Read(const TensorSpec& spec, int rank, int64_t begin,
             std::span<Bounded> out) const;
 
-  // What the outputs would be with `inputs` instead; not prepared.
+  // The probed_gain of what `rank` compares of `spec` (reference/compare.h);
+  // unset where nothing was probed.
+  std::optional<double> ProbedGain(const TensorSpec& spec, int rank) const;
+
+  // What the outputs would be with `inputs` instead; neither prepared nor
+  // probed.
   Expectation With(const Inputs& inputs) const {
     return {info_, instance_, tensors_, arithmetic_, inputs, sample_};
   }
@@ -67,8 +74,13 @@ class Expectation {
  private:
   // So that a reference with a mistake is an error and not a crash.
   Status CheckDense(const DenseOutputs& outputs) const;
-  void ReadDense(const TensorSpec& spec, int rank, int64_t begin,
-                 std::span<Bounded> out) const;
+  StatusOr<DenseOutputs> EvaluateOnce() const;
+  Status ProbeInto(Evaluated& evaluated) const;
+  void ReadDense(const std::vector<Bounded>& values, const TensorSpec& spec,
+                 int rank, int64_t begin, std::span<Bounded> out) const;
+  // The sum of what `rank` compares, `values` in the place of the output's.
+  double SumCompared(const std::vector<Bounded>& values, const TensorSpec& spec,
+                     int rank) const;
 
   const CaseInfo& info_;
   const Instance& instance_;
@@ -76,6 +88,7 @@ class Expectation {
   const Arithmetic& arithmetic_;
   const Inputs& inputs_;
   const Sample& sample_;
+  const int probes_;
   Workspace::Dense dense_;
 };
 

@@ -146,6 +146,10 @@ StatusOr<bool> InstanceRun::SetUp() {
   return true;
 }
 
+int InstanceRun::Probes(Tier tier) const {
+  return tier == Tier::kBounded && info_.dense ? info_.probes(instance_) : 0;
+}
+
 StatusOr<InstanceRun::Execution> InstanceRun::MakeExecution(Tier tier,
                                                             int repeat) const {
   Execution e;
@@ -155,14 +159,15 @@ StatusOr<InstanceRun::Execution> InstanceRun::MakeExecution(Tier tier,
                                      (tier == Tier::kExact ? 0 : 1));
   SP_ASSIGN_OR_RETURN(
       e.inputs, GeneratedInputs::Create(tensors_, comm_.size(), tier, seed));
-  e.expected = std::make_unique<Expectation>(info_, instance_, tensors_,
-                                             arithmetic_, *e.inputs, sample_);
+  e.expected =
+      std::make_unique<Expectation>(info_, instance_, tensors_, arithmetic_,
+                                    *e.inputs, sample_, Probes(tier));
   const Arithmetic& a = arithmetic_;
   e.key = HashText(fmt::format(
-      "{} {} {} {} {} {} {} {} {} {} {} {} {} {}", info_.name,
+      "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", info_.name,
       ParamsText(record_), comm_.size(), seed, Name(a.accumulate), Name(a.wire),
       Name(a.store), a.partials, a.wire_roundings, a.depth, Name(a.reduce),
-      a.u_accumulate, a.function_ulps, sample_.size()));
+      a.u_accumulate, a.function_ulps, sample_.size(), Probes(tier)));
   for (const auto& [name, indices] : sample_) {
     e.key = CombineHash(
         e.key, HashBytes(indices.data(), indices.size() * sizeof(int64_t)));

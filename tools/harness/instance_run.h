@@ -43,6 +43,7 @@ class InstanceRun {
   void PlanExecutions();
   StatusOr<Execution> MakeExecution(Tier tier, int repeat) const;
   bool WantsBounded(bool has_exact) const;
+  int Probes(Tier tier) const;
   void PrepareAhead();
   Status PowerOf(const Execution& execution);
 

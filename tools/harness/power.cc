@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,25 @@ struct Look {
   Segments segments;
 };
 
+// `most` elements, or all where there are fewer.
+Segments Some(const Segments& all, int64_t most) {
+  int64_t total = 0;
+  for (const Interval& s : all) total += s.end - s.begin;
+  if (total <= most) return all;
+  Segments some;
+  for (int k = 0; k < kPowerStretches; ++k) {
+    int64_t left =
+        most * (k + 1) / kPowerStretches - most * k / kPowerStretches;
+    for (const Interval& s : PartOf(all, k, kPowerStretches)) {
+      if (left <= 0) break;
+      const int64_t n = std::min(left, s.end - s.begin);
+      some.push_back({s.begin, s.begin + n});
+      left -= n;
+    }
+  }
+  return some;
+}
+
 std::vector<Look> LooksAt(const TensorSpec& spec, int ranks,
                           const Sample& sample) {
   const bool parts = spec.is_replica();
@@ -25,15 +45,9 @@ std::vector<Look> LooksAt(const TensorSpec& spec, int ranks,
       kPowerMinElements, parts ? kPowerMaxElements / ranks : kPowerMaxElements);
   std::vector<Look> looks;
   for (int r = 0; r < (alike ? 1 : ranks); ++r) {
-    Look look{.rank = r, .segments = {}};
-    int64_t left = most;
-    for (const Interval& s : ComparedSegments(spec, r, ranks, sample)) {
-      if (left <= 0) break;
-      const int64_t n = std::min(left, s.end - s.begin);
-      look.segments.push_back({s.begin, s.begin + n});
-      left -= n;
-    }
-    looks.push_back(std::move(look));
+    looks.push_back(
+        {.rank = r,
+         .segments = Some(ComparedSegments(spec, r, ranks, sample), most)});
   }
   return looks;
 }
@@ -74,6 +88,7 @@ class OutputPower {
         looks_(LooksAt(spec, ranks, expected.sample())),
         power_(spec.dtype, tier == Tier::kExact || IsInteger(spec.dtype)) {
     for (const Look& look : looks_) {
+      probed_gain_.push_back(expected.ProbedGain(spec, look.rank));
       Values& y = right_.emplace_back();
       for (const Bounded& b : Read(spec, look, expected)) {
         written_.push_back(!Expectation::IsUntouched(b));
@@ -86,8 +101,10 @@ class OutputPower {
 
   // On all ranks alike: one of them must find it.
   void Scale(const std::string& name, double factor) {
-    for (const Values& y : right_) {
-      power_.Add(name, y, Scaled(y, factor, 0, y.size()).wrong);
+    for (size_t l = 0; l < looks_.size(); ++l) {
+      const Values& y = right_[l];
+      power_.Add(name, y, Scaled(y, factor, 0, y.size()).wrong,
+                 probed_gain_[l]);
     }
   }
 
@@ -105,9 +122,9 @@ class OutputPower {
       changed += f.Changed();
     }
     if (changed == 0) return;
-    for (const Faulty& f : faults) {
+    for (size_t l = 0; l < looks_.size(); ++l) {
       power_.Add(fmt::format("the contribution of rank {} dropped", rank),
-                 *f.right, f.wrong);
+                 *faults[l].right, faults[l].wrong, probed_gain_[l]);
     }
   }
 
@@ -116,16 +133,16 @@ class OutputPower {
     for (size_t l = 0; l < looks_.size(); ++l) {
       const Values& y = right_[l];
       const std::string where = fmt::format("rank {}", looks_[l].rank);
-      AddLocal("all zero on " + where, Scaled(y, 0, 0, y.size()));
+      AddLocal(l, "all zero on " + where, Scaled(y, 0, 0, y.size()));
       if (ranks_ == 1) continue;
-      AddLocal("divided by the ranks on " + where,
+      AddLocal(l, "divided by the ranks on " + where,
                Scaled(y, 1.0 / ranks_, 0, y.size()));
       // Of replicas each rank compares a chunk as it is.
       if (spec_.is_replica()) continue;
       const auto chunks = static_cast<size_t>(ranks_);
       for (size_t c = 0; c < chunks; ++c) {
         AddLocal(
-            fmt::format("chunk {} dropped on {}", c, where),
+            l, fmt::format("chunk {} dropped on {}", c, where),
             Scaled(y, 0, y.size() * c / chunks, y.size() * (c + 1) / chunks));
       }
     }
@@ -145,9 +162,9 @@ class OutputPower {
     }
     return f;
   }
-  void AddLocal(const std::string& name, const Faulty& fault) {
+  void AddLocal(size_t look, const std::string& name, const Faulty& fault) {
     if (fault.Changed() < kPowerMinElements) return;
-    power_.Add(name, *fault.right, fault.wrong);
+    power_.Add(name, *fault.right, fault.wrong, probed_gain_[look]);
   }
 
   const TensorSpec& spec_;
@@ -155,6 +172,7 @@ class OutputPower {
   const std::vector<Look> looks_;
   std::vector<bool> written_;  // Of all looks, one after the other.
   std::vector<Values> right_;  // By look, only what is written.
+  std::vector<std::optional<double>> probed_gain_;  // By look.
   PowerCheck power_;
 };
 

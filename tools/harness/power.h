@@ -13,9 +13,12 @@ namespace shardproof {
 // those that it compares) a fault may hide by chance (a sum that is zero), and
 // nothing is concluded.
 inline constexpr int64_t kPowerMinElements = 24;
-// Above this many, only the first ones of each output on each rank are looked
-// at; of replicas, of which each rank compares a part, of all parts together.
+// Above this many, only some of each output on each rank are looked at; of
+// replicas, of which each rank compares a part, of all parts together.
 inline constexpr int64_t kPowerMaxElements = 4096;
+// Those are the first ones of each of so many equal parts, since the first rows
+// may all be ones that say nothing: an ignored token's gradient is 0.
+inline constexpr int kPowerStretches = 16;
 
 // Makes the comparisons that the ranks would make, in this tier, of faulty
 // results. On all ranks: zeros; values divided by the number of ranks; and

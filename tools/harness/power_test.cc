@@ -104,6 +104,22 @@ TEST(Power, RefusesWhereAChunkCouldBeDropped) {
                 "'chunk 0 dropped on rank 0' would pass");
 }
 
+// The first 5000 elements, more than are looked at, show nothing; the others do.
+TEST(Power, LooksBeyondTheFirstElements) {
+  Case<Toy> c = Lenient(
+      "toy/first", [](const Toy&, Bounded&) {}, 1, 0, 0);
+  c.reference.block = [honest = c.reference.block](
+                          const Toy& p, const Arithmetic& a, const Inputs& in,
+                          const BlockQuery& q, std::span<Bounded> out) {
+    honest(p, a, in, q, out);
+    for (size_t i = 0; i < out.size(); ++i) {
+      if (q.begin + static_cast<int64_t>(i) < 5000) Relative(2, 2)(p, out[i]);
+    }
+  };
+  const Record r = RunToy(Erase(c), "v", {.count = 20000});
+  EXPECT_EQ(r.verdict, Verdict::kPassed) << r.reason;
+}
+
 // What is seen in 1000 elements need not be in 100.
 TEST(Power, AsksAgainForOtherShapes) {
   const Bounds loose_below_1000 = [](const Toy& p, Bounded& b) {

@@ -91,6 +91,7 @@ struct CaseInfo {
                                        const Inputs&, const Sample&)>
       dense;
   // Never null; 0 (busbw_factor: 1) where the case does not say.
+  std::function<int(const Instance&)> probes;
   std::function<int64_t(const Instance&)> bytes;
   std::function<double(const Instance&)> busbw_factor, flops;
   std::function<Floor(const Instance&)> floor;

@@ -17,6 +17,7 @@
 // the tests between programs, never the ranks of one.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -88,6 +89,7 @@ class Conformance final : public ::testing::Test {
     const auto instances = info_.expand(Purpose::kVerify, ranks_, {});
     ASSERT_TRUE(instances.ok()) << instances.status().ToString();
     size_t passed = 0, failed = 0;
+    double worst = 0;  // e / likely bound, of those that passed.
     std::string refused = fmt::format("no instance for {} ranks", ranks_);
     for (size_t i = 0; i < instances->size(); i += settings_.every) {
       const Instance& instance = (*instances)[i];
@@ -97,6 +99,7 @@ class Conformance final : public ::testing::Test {
       switch (r.verdict) {
         case Verdict::kPassed:
           ++passed;
+          if (r.error) worst = std::max(worst, r.error->worst_ratio);
           break;
         case Verdict::kUnsupported:
         case Verdict::kNotBuilt:
@@ -114,6 +117,7 @@ class Conformance final : public ::testing::Test {
     }
     if (failed == 0 && passed == 0) GTEST_SKIP() << refused;
     RecordProperty("instances", static_cast<int>(passed + failed));
+    RecordProperty("worst_ratio", fmt::format("{:.3g}", worst));
   }
 
  private:

@@ -7,7 +7,9 @@ namespace shardproof {
 namespace {
 
 constexpr int64_t kKeepBytes = int64_t{512} << 20;
-constexpr size_t kKeepEntries = 64;
+// Of all instances of a case, so that its variants share them: with probes each
+// is many evaluations.
+constexpr size_t kKeepEntries = 512;
 
 // Tells this process from all others, on any machine.
 uint64_t ProcessNumber() {
@@ -18,10 +20,10 @@ uint64_t ProcessNumber() {
   return number;
 }
 
-int64_t SizeOf(const StatusOr<DenseOutputs>& outputs) {
+int64_t SizeOf(const StatusOr<Evaluated>& outputs) {
   int64_t elements = 0;
   if (!outputs.ok()) return 0;
-  for (const auto& [name, values] : *outputs) {
+  for (const auto& [name, values] : outputs->values) {
     elements += static_cast<int64_t>(values.size());
   }
   return elements * static_cast<int64_t>(sizeof(Bounded));
@@ -30,7 +32,7 @@ int64_t SizeOf(const StatusOr<DenseOutputs>& outputs) {
 }  // namespace
 
 Workspace::Dense Workspace::Get(
-    uint64_t key, const std::function<StatusOr<DenseOutputs>()>& compute) {
+    uint64_t key, const std::function<StatusOr<Evaluated>()>& compute) {
   std::unique_lock<std::mutex> lock(mutex_);
   for (auto at = entries_.begin(); at != entries_.end(); ++at) {
     if (at->key != key) continue;
@@ -42,7 +44,7 @@ Workspace::Dense Workspace::Get(
   entries_.push_front({.key = key});
   Entry& entry = entries_.front();
   lock.unlock();
-  auto value = std::make_shared<const StatusOr<DenseOutputs>>(compute());
+  auto value = std::make_shared<const StatusOr<Evaluated>>(compute());
   lock.lock();
   entry.value = value;
   entry.bytes = SizeOf(*value);

@@ -7,23 +7,33 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "collectives/communicator.h"
 #include "tools/harness/case_reference.h"
 
 namespace shardproof {
 
+// What a dense reference gives, and what probes of it (reference/probe.h) say.
+struct Evaluated {
+  DenseOutputs values;
+  // Of outputs that have been probed, by rank: the probed_gain of what the rank
+  // compares (reference/compare.h).
+  std::map<std::string, std::vector<double>, std::less<>> probed_gain = {};
+};
+
 class Workspace {
  public:
-  using Dense = std::shared_ptr<const StatusOr<DenseOutputs>>;
+  using Dense = std::shared_ptr<const StatusOr<Evaluated>>;
 
   // What `compute` gives, evaluated by one of the ranks that ask for `key`
   // while the others wait. The last few results are kept.
-  Dense Get(uint64_t key,
-            const std::function<StatusOr<DenseOutputs>()>& compute);
+  Dense Get(uint64_t key, const std::function<StatusOr<Evaluated>()>& compute);
 
  private:
   struct Entry {
