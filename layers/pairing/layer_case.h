@@ -120,6 +120,14 @@ Mutant<P> Spoiled(
   return mutant;
 }
 
+// For Case::probes of a chain: in types whose roundoff its bounds multiply by so
+// much that they see nothing, those narrower than f32, 32 (a likely bound is then
+// about 1.5 times what it would be if the deviations of all errors were known).
+template <class P>
+int ProbesOfChain(const P& p) {
+  return SizeOf(p.dtype) < SizeOf(DType::kF32) ? 32 : 0;
+}
+
 // Every element times `factor`, in the tensor's type: a gradient of the wrong
 // scale.
 Status Scale(const TensorView& tensor, double factor);

@@ -418,8 +418,6 @@ std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
       .multiple = 128,
       .ranks = ranks};
   if (!dtype.ok() || p.tokens * p.vocabulary == 0) return {};
-  // In bf16 the bound of so small gradients would let zeros pass.
-  if (*dtype == DType::kBF16) return {};
   p.dtype = *dtype;
   return {p};
 }
