@@ -259,9 +259,9 @@ TEST(Block, GapsMustStayAsTheyWere) {
 
 // A reference whose bounds see nothing: every element is the product times a
 // number that bf16 rounds, and may be anything.
-Case<P> ChainCase(Variant<P> variant, int probes) {
+Case<P> ChainCase(Variant<P> variant, int probes, int64_t columns = 400) {
   Case<P> c = ProductCase(std::move(variant));
-  c.name = "toy/chain";
+  c.name = fmt::format("toy/chain_{}", columns);
   c.exact = false;
   c.reference.dense = [product = c.reference.dense](
                           const P& p, const Arithmetic& a, const Inputs& in,
@@ -300,10 +300,10 @@ TEST(Dense, ProbesSeeWhatBoundsDoNot) {
   EXPECT_EQ(wrong.verdict, Verdict::kIncorrect) << wrong.reason;
 }
 
-// All 16000 elements may err by the same rounding, which their gain then shows,
+// All 64000 elements may err by the same rounding, which their gain then shows,
 // and which is right; by 8 such, it is not.
 TEST(Dense, ProbedGainKnowsWhatElementsShare) {
-  const P p = {.out = 400, .ranks = 2};
+  const P p = {.out = 1600, .ranks = 2};
   for (const auto& [roundings, verdict] :
        {std::pair{0.9, Verdict::kPassed}, {8.0, Verdict::kIncorrect}}) {
     const double factor = 1 + roundings * 0x1p-8;
@@ -314,7 +314,7 @@ TEST(Dense, ProbedGainKnowsWhatElementsShare) {
                             y.as<float>()[i] *= static_cast<float>(factor);
                           }
                         }),
-                        32)),
+                        32, p.out)),
         p);
     EXPECT_EQ(r.verdict, verdict) << r.reason;
     if (verdict == Verdict::kIncorrect) {
