@@ -37,6 +37,11 @@ Probe::~Probe() {
 
 bool Probe::Active() { return active; }
 
+std::optional<uint64_t> Probe::Current() {
+  if (!active) return std::nullopt;
+  return seed;
+}
+
 double ProbedLambda(double lambda, int probes) {
   if (probes <= 0) return HUGE_VAL;
   const double k = probes;

@@ -66,6 +66,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -83,6 +84,9 @@ class Probe {
 
   // Whether one lives on this thread.
   static bool Active();
+  // Its seed, unset where none lives: for threads that compute a part of what
+  // this one asks for, each of which needs a Probe of its own.
+  static std::optional<uint64_t> Current();
 
  private:
   bool outer_active_;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -76,7 +77,9 @@ class Multiplier {
               static_cast<double>(c.rows.size());
     }
     std::atomic<int64_t> next = 0;
-    const auto take = [&] {
+    const auto take = [&, seed = Probe::Current()] {
+      std::optional<Probe> probe;
+      if (seed.has_value()) probe.emplace(*seed);
       Multiplier own(terms, arithmetic);
       for (int64_t n = 0; (n = next.fetch_add(kColumns)) < c.cols;) {
         own.Columns(n, c);
