@@ -11,6 +11,7 @@
 
 #include "collectives/current_rank.h"
 #include "collectives/device.h"
+#include "reference/affinity.h"
 
 namespace shardproof {
 
@@ -134,6 +135,7 @@ class StreamImpl {
     try {
       thread_ = std::thread([queue = queue_, name, rank = CurrentRank()] {
         SetCurrentRank(rank);
+        UseEveryCore();  // Not only the one that its rank computes on.
         // The system takes 15 characters.
         pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
         queue->Serve();

@@ -1,4 +1,6 @@
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -229,6 +231,29 @@ TEST(StreamTest, CommunicationOverlapsWhatTheCallerDoes) {
         });
     EXPECT_TRUE(status.ok()) << status.ToString();
   }
+}
+
+int CoresOf(pid_t thread) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  EXPECT_EQ(sched_getaffinity(thread, sizeof(cores), &cores), 0);
+  return CPU_COUNT(&cores);
+}
+
+// A rank that is pinned to its core would share that one with its streams.
+TEST(StreamTest, WorkMayRunOnEveryCoreThoughItsRankIsPinned) {
+  const int all = CoresOf(getpid());
+  const Status status =
+      RunThreads(all >= 2 ? 2 : 1, [&](const Communicator&) -> Status {
+        EXPECT_EQ(CoresOf(0), 1);
+        SP_ASSIGN_OR_RETURN(const Stream stream, Stream::Create("anywhere"));
+        SP_RETURN_IF_ERROR(stream.Run([&] {
+          EXPECT_EQ(CoresOf(0), all);
+          return OkStatus();
+        }));
+        return stream.Synchronize();
+      });
+  EXPECT_TRUE(status.ok()) << status.ToString();
 }
 
 TEST(StreamTest, AbortReachesQueuedWork) {

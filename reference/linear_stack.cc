@@ -132,7 +132,12 @@ Bounded OfRank(std::span<const Bounded> d, std::span<const Bounded> h,
     const auto n = static_cast<size_t>(tokens.end - tokens.begin);
     const Bounded term =
         Dot(d.subspan(begin, n), h.subspan(begin, n), a.UAccumulate());
-    if (!first) stored = Rounded(stored + term, a.UAccumulate());
+    // A product that adds to what there is may put it through all additions.
+    if (!first) {
+      stored = Accumulated(stored, std::abs(stored.value) + stored.worst,
+                           tokens.end - tokens.begin, a.UAccumulate());
+      stored = Rounded(stored + term, a.UAccumulate());
+    }
     if (first) stored = term;
     first = false;
     stored = Rounded(stored, a.store);

@@ -12,7 +12,6 @@
 
 #include "reference/compare.h"
 #include "reference/probe.h"
-#include "reference/product.h"
 #include "reference/random.h"
 #include "reference/transformer_block.h"
 
@@ -494,33 +493,6 @@ TEST(ProbedChain, BoundsScaleWithTheUnitRoundoff) {
                 r, half.at(name));
     EXPECT_GT(r / half.at(name), 0.6) << name;
     EXPECT_LT(r / half.at(name), 1.6) << name;
-  }
-}
-
-// A product so large that threads share it: equal columns err alike, whichever
-// thread makes them, and none is left exact.
-TEST(Probe, ReachesTheThreadsOfALargeProduct) {
-  constexpr int64_t kRows = 32, kTerms = 128, kColumns = 8192;
-  Tensor a(DType::kF32, {kRows, kTerms}), b(DType::kF32, {kTerms, kColumns});
-  for (int64_t i = 0; i < a.num_elements(); ++i) {
-    a.data<float>()[i] = static_cast<float>(i % 37 - 18) / 7;
-  }
-  for (int64_t i = 0; i < b.num_elements(); ++i) {
-    b.data<float>()[i] = static_cast<float>(i / kColumns % 11 - 5) / 3;
-  }
-  const auto product = [&] {
-    return internal::Product(internal::Operand::RowsOf(a.view(), {}),
-                             internal::Source::Of(b.view()),
-                             Arithmetic::For(DType::kF32));
-  };
-  const Matrix exact = product();
-  const Probe probe(3);
-  const Matrix probed = product();
-  for (int64_t i = 0; i < kRows; ++i) {
-    EXPECT_NE(probed.at(i, 0).value, exact.at(i, 0).value) << i;
-    for (int64_t j = 1; j < kColumns; ++j) {
-      ASSERT_EQ(probed.at(i, j).value, probed.at(i, 0).value) << i << " " << j;
-    }
   }
 }
 

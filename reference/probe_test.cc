@@ -9,6 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "reference/product.h"
+
 namespace shardproof {
 namespace {
 
@@ -186,6 +188,34 @@ TEST(Probe, TightensAndNeverLoosens) {
   d.Tighten(1, z = y);
   EXPECT_EQ(z[0].Likely(1), 50);
   EXPECT_EQ(z[1].Likely(1), 1);
+}
+
+// A product so large that threads share it: equal columns err alike, whichever
+// thread makes them, and none is left exact.
+TEST(Probe, ReachesTheThreadsOfALargeProduct) {
+  constexpr int64_t kRows = 32, kTerms = 128, kColumns = 8192;
+  Tensor a(DType::kF32, {kRows, kTerms}), b(DType::kF32, {kTerms, kColumns});
+  for (int64_t i = 0; i < a.num_elements(); ++i) {
+    a.data<float>()[i] = static_cast<float>(i % 37 - 18) / 7;
+  }
+  for (int64_t i = 0; i < b.num_elements(); ++i) {
+    b.data<float>()[i] = static_cast<float>(i / kColumns % 11 - 5) / 3;
+  }
+  const auto product = [&] {
+    return internal::Product(
+        internal::Operand::RowsOf(ConstTensorView(a.view()), {}),
+        internal::Source::Of(ConstTensorView(b.view())),
+        Arithmetic::For(DType::kF32));
+  };
+  const Matrix exact = product();
+  const Probe probe(3);
+  const Matrix probed = product();
+  for (int64_t i = 0; i < kRows; ++i) {
+    EXPECT_NE(probed.at(i, 0).value, exact.at(i, 0).value) << i;
+    for (int64_t j = 1; j < kColumns; ++j) {
+      ASSERT_EQ(probed.at(i, j).value, probed.at(i, 0).value) << i << " " << j;
+    }
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "reference/affinity.h"
 #include "reference/clones.h"
 #include "reference/probe.h"
 
@@ -89,7 +90,12 @@ class Multiplier {
     if (work > kWorthThreads) {
       const unsigned threads =
           std::min(kMostThreads, std::thread::hardware_concurrency());
-      for (unsigned t = 1; t < threads; ++t) others.emplace_back(take);
+      for (unsigned t = 1; t < threads; ++t) {
+        others.emplace_back([&take] {
+          UseEveryCore();
+          take();
+        });
+      }
     }
     take();
     others.clear();  // Joined before c goes anywhere.

@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -107,12 +108,9 @@ Tensors TensorsOf(const P& p) {
                           .SampleDimension(0));
   };
   out("parameter", p.dtype);
-  if (Narrow(p)) {
-    // The masters' gain is checked in their place.
-    tensors[tensors.size() - 2].GainUnchecked();
-    tensors[tensors.size() - 1].GainUnchecked();
-    out("master", computed);
-  }
+  // Of narrow ones, the masters' gain is checked instead.
+  for (TensorSpec& t : std::span(tensors).last(2)) t.gain_checked = !Narrow(p);
+  if (Narrow(p)) out("master", computed);
   for (const char* const moment : {"first", "second"}) {
     if (moment[0] == 's' && !Adaptive(p)) continue;
     out(moment, computed);

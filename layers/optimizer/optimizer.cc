@@ -16,6 +16,8 @@ namespace {
 
 constexpr int kPerRank = 2;  // The squares and the flag.
 
+}  // namespace
+
 std::string Describe(const ParallelOptimizerConfig& config) {
   const OptimizerSettings& s = config.settings;
   std::string text = fmt::format(
@@ -34,6 +36,8 @@ std::string Describe(const ParallelOptimizerConfig& config) {
   }
   return text;
 }
+
+namespace {
 
 // Written so that a NaN is refused.
 Status CheckSettings(const OptimizerSettings& s) {

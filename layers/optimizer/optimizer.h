@@ -44,6 +44,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "collectives/communicator.h"
@@ -64,6 +65,9 @@ struct ParallelOptimizerConfig {
   // Of the gradients: as the parameters, or Accumulator(dtype).
   DType gradient_dtype = DType::kF32;
 };
+
+// All of it in words, for ranks to compare.
+std::string Describe(const ParallelOptimizerConfig& config);
 
 // One tensor of this rank: what it holds of a parameter.
 struct OptimizerTensor {

@@ -3,6 +3,7 @@
 #include <system_error>
 
 #include "collectives/current_rank.h"
+#include "reference/affinity.h"
 
 namespace shardproof {
 
@@ -14,6 +15,7 @@ StatusOr<std::unique_ptr<MessageThread>> MessageThread::Create(
   try {
     made->thread_ = std::thread([thread = made.get(), rank = CurrentRank()] {
       SetCurrentRank(rank);
+      UseEveryCore();  // Not only the one that its rank computes on.
       thread->Serve();
     });
   } catch (const std::system_error& error) {

@@ -103,12 +103,13 @@ bool HasLastPasses(const P& p) { return !(Long(p) && p.linear); }
 // gradient 16 times the tokens: below 2^8 for 15 of them. In a second step (f64
 // only) weights are multiples of 1/4 below 2^6 and dense: far below 2^53.
 //
-// In 20 steps (rate 1, no momentum) tokens are sparse as well: of 16 tokens each
-// feature has one, and each token one feature. With a, c, m the largest of |w0|,
-// |b0|, |w1|, a step makes a + c at most a + c + 7 m, and m at most m + a + c:
-// the larger of (a + c) / sqrt(7) and m becomes at most 1 + sqrt(7) times as
-// large, below 2^38 at the end. The outputs y and dx, products of two such
-// numbers, are left out there.
+// In 20 steps (rate 1, no momentum) tokens are sparse as well: of the 16 tokens
+// of a step each feature has at most one, and each token one feature. With a, c,
+// m the largest of |w0|, |b0|, |w1|, a step makes a + c at most a + c + 7 m, and
+// m at most m + a + c: the larger of (a + c) / sqrt(7) and m becomes at most 1 +
+// sqrt(7) times as large, below 2^38 at the end. (Steps of 3 tokens may lie in
+// two tiles: 2 tokens to a feature, a + c + 5 m and m + 2 (a + c), below 2^42.)
+// The outputs y and dx, products of two such numbers, are left out there.
 Tensors TensorsOf(const P& p) {
   const std::vector<int64_t> widths = WidthsOf(p);
   const Distribution ones = {.kind = Distribution::Kind::kInteger,
@@ -189,6 +190,12 @@ StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
   }
   parts.roundings =
       p.micro_batches - 1 + summed.WireRoundings() + (p.replicas > 1 ? 1 : 0);
+  // Where products add to what there is, that may go through all additions.
+  if (p.stage == 1) {
+    parts.roundings +=
+        (p.micro_batches - 1) * static_cast<int>(*std::max_element(
+                                    parts.tokens.begin(), parts.tokens.end()));
+  }
   const std::vector<double> x = in.All("x"), dy = in.All("dy");
   const size_t x_step = x.size() / static_cast<size_t>(p.steps);
   const size_t dy_step = dy.size() / static_cast<size_t>(p.steps);

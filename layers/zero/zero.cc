@@ -17,11 +17,11 @@ namespace {
 std::string Describe(const ZeroGroups& groups, const ZeroConfig& config) {
   return fmt::format(
       "zero stage {}, {} ranks to a copy, {} copies, blocks of {}, {} "
-      "micro-batches{}",
+      "micro-batches{}, {}",
       config.stage, groups.shard.size(),
       groups.replica.valid() ? groups.replica.size() : 1,
       fmt::join(config.blocks, ", "), config.micro_batches,
-      config.overlap ? ", overlapping" : "");
+      config.overlap ? ", overlapping" : "", Describe(config.optimizer));
 }
 
 Status CheckConfig(const ZeroConfig& config) {
@@ -50,6 +50,13 @@ Status Check(const ZeroGroups& groups, const ZeroConfig& config) {
   if (groups.replica.valid()) {
     SP_RETURN_IF_ERROR(AgreeOnStatus(groups.replica, same));
     same = AgreeOnLayer(groups.replica, text);
+    // Copies are alike: all ranks go on, or none.
+    if (same.ok()) {
+      same = AgreeOnLayer(
+          groups.replica,
+          fmt::format("replica of part {} of a {}", groups.shard.rank(), text));
+      same = AgreeOnStatus(groups.shard, same);
+    }
   }
   SP_RETURN_IF_ERROR(same);
   return CheckConfig(config).WithContext(text);

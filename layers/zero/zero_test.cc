@@ -40,21 +40,23 @@ ZeroConfig Descent(int stage, std::vector<int64_t> blocks) {
               .settings = {.rule = OptimizerRule::kSgd, .learning_rate = 1}}};
 }
 
-// The error of every rank of two groups of two, where rank 3 differs.
-std::vector<Status> Refusals(const ZeroConfig& usual, const ZeroConfig& odd) {
+// The error of every rank of two copies that share between two ranks each,
+// where those from `first_odd` on differ.
+std::vector<Status> Refusals(const ZeroConfig& usual, const ZeroConfig& odd,
+                             int first_odd = 3) {
   std::vector<Status> refusals(4);
   OnRanks(4, [&](const Communicator& comm) -> Status {
     SP_ASSIGN_OR_RETURN(const ZeroGroups groups, Groups(comm, 2));
     refusals[static_cast<size_t>(comm.rank())] =
-        Zero::Create(groups, comm.rank() == 3 ? odd : usual).status();
+        Zero::Create(groups, comm.rank() >= first_odd ? odd : usual).status();
     return OkStatus();
   });
   return refusals;
 }
 
 void ExpectRefused(const ZeroConfig& usual, const ZeroConfig& odd,
-                   StatusCode code, std::string_view part) {
-  const std::vector<Status> refusals = Refusals(usual, odd);
+                   StatusCode code, std::string_view part, int first_odd = 3) {
+  const std::vector<Status> refusals = Refusals(usual, odd, first_odd);
   for (const Status& refusal : refusals) {
     EXPECT_EQ(refusal.code(), code) << refusal.ToString();
     EXPECT_EQ(refusal.message(), refusals[0].message());
@@ -70,6 +72,37 @@ TEST(Zero, RefusesOnEveryRankOfEveryGroupAlike) {
   ZeroConfig faster = usual;
   faster.optimizer.settings.learning_rate = 2;
   ExpectRefused(usual, faster, StatusCode::kInvalidArgument, "rate 2");
+}
+
+// Each copy agrees within itself.
+TEST(Zero, RefusesCopiesThatWouldDriftApart) {
+  const ZeroConfig usual = Descent(2, {5, 7});
+  ZeroConfig other = usual;
+  other.optimizer.settings.learning_rate = 2;
+  ExpectRefused(usual, other, StatusCode::kInvalidArgument, "rate 2", 2);
+  other = usual;
+  other.optimizer.dtype = other.optimizer.gradient_dtype = DType::kF64;
+  ExpectRefused(usual, other, StatusCode::kInvalidArgument, "f64", 2);
+}
+
+// A replica must be of the same part.
+TEST(Zero, RefusesReplicasOfOtherParts) {
+  OnRanks(4, [&](const Communicator& comm) -> Status {
+    SP_ASSIGN_OR_RETURN(const Communicator shard,
+                        comm.Split(comm.rank() / 2, comm.rank()));
+    // 0 with 3, and 1 with 2.
+    const int pair = comm.rank() == 0 || comm.rank() == 3 ? 0 : 1;
+    SP_ASSIGN_OR_RETURN(const Communicator replica,
+                        comm.Split(pair, comm.rank()));
+    const Status refusal =
+        Zero::Create({.shard = shard, .replica = replica}, Descent(2, {5, 7}))
+            .status();
+    EXPECT_EQ(refusal.code(), StatusCode::kInvalidArgument)
+        << refusal.ToString();
+    EXPECT_NE(refusal.message().find("part"), std::string_view::npos)
+        << refusal.ToString();
+    return OkStatus();
+  });
 }
 
 TEST(Zero, RefusesWhatHasNoMeaning) {

@@ -49,22 +49,25 @@ std::vector<Job> DropHuge(std::vector<Job> jobs, Session& session) {
   return kept;
 }
 
-// The variants of a layer send by one family of collectives or another, which
-// the rows of the collectives compare; the first stands for all of them.
-std::vector<Job> FirstVariantOfLayers(std::vector<Job> jobs, Session& session) {
-  std::vector<Job> kept;
-  for (Job& job : jobs) {
-    const bool first = job.variant == &job.info->variants.front();
-    if (first || !job.info->name.starts_with("layers/")) {
-      kept.push_back(std::move(job));
-    }
+// Variants of a layer that differ in the algorithms of their collectives only,
+// which the rows of the collectives compare: "auto" stands for the others.
+bool AutoStandsFor(const Job& job) {
+  const std::string& name = job.variant->name;
+  if (!job.info->name.starts_with("layers/")) return false;
+  if (name != "direct" && name != "ring") return false;
+  return std::any_of(job.info->variants.begin(), job.info->variants.end(),
+                     [](const ErasedVariant& v) { return v.name == "auto"; });
+}
+
+std::vector<Job> DropFamilies(std::vector<Job> jobs, Session& session) {
+  const auto dropped = static_cast<size_t>(std::erase_if(jobs, AutoStandsFor));
+  if (dropped > 0) {
+    session.LeftOut(
+        fmt::format("measure: layers with auto, not with direct and ring "
+                    "(bench measures those {} as well)",
+                    dropped));
   }
-  if (kept.size() < jobs.size()) {
-    session.LeftOut(fmt::format(
-        "measure: of each layer its first variant (bench measures {} more)",
-        jobs.size() - kept.size()));
-  }
-  return kept;
+  return jobs;
 }
 
 }  // namespace
@@ -109,7 +112,7 @@ ExitCode RunMain(const Options& given) {
   if (!s.interrupted() && s.world().healthy()) {
     measure = DropHuge(std::move(measure), s);
     if (options.variant.empty()) {
-      measure = FirstVariantOfLayers(std::move(measure), s);
+      measure = DropFamilies(std::move(measure), s);
     }
     Interleave(measure);
     MeasureOptions timing = MeasureOptionsOf(options);

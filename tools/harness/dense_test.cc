@@ -97,9 +97,10 @@ TEST(Dense, FindsAScaleWhereTheGainIsChecked) {
     Case<P> c = ProductCase(Product([](const P&, RankContext& context) {
       const TensorView y = context.out("y");
       for (int64_t i = 0; i < y.num_elements(); ++i) {
-        y.as<float>()[i] *= 1 + 100 * 0x1p-24F;
+        y.as<float>()[i] *= 1 + 220 * 0x1p-24F;
       }
     }));
+    c.name = "toy/scaled";  // References are kept by name.
     c.exact = false;
     c.tensors = [all = c.tensors, checked](const P& p) {
       Tensors tensors = all(p);
@@ -107,7 +108,7 @@ TEST(Dense, FindsAScaleWhereTheGainIsChecked) {
       return tensors;
     };
     const Record r =
-        RunProduct(Erase(std::move(c)), {.in = 400, .ranks = 2});
+        RunProduct(Erase(std::move(c)), {.tokens = 400, .in = 400, .ranks = 2});
     EXPECT_EQ(r.verdict, checked ? Verdict::kIncorrect : Verdict::kPassed)
         << r.reason;
     EXPECT_EQ(r.reason.find("all are scaled") != std::string::npos, checked)
