@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
-#include "layers/tensor_parallel/mesh_linear_testing.h"
 #include "layers/testing/allocations.h"
+#include "layers/testing/mesh_linear_testing.h"
 
 namespace shardproof {
 namespace {

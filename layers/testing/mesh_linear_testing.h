@@ -5,8 +5,8 @@
 //     Local own(layer.blocks(), config, whole);
 //     own.Run(layer);
 //     EXPECT_EQ(own.y, Block(layer.blocks().y, config.out, whole.y));
-#ifndef SHARDPROOF_LAYERS_TENSOR_PARALLEL_MESH_LINEAR_TESTING_H_
-#define SHARDPROOF_LAYERS_TENSOR_PARALLEL_MESH_LINEAR_TESTING_H_
+#ifndef SHARDPROOF_LAYERS_TESTING_MESH_LINEAR_TESTING_H_
+#define SHARDPROOF_LAYERS_TESTING_MESH_LINEAR_TESTING_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -115,4 +115,4 @@ struct Local {
 
 }  // namespace shardproof::mesh_linear_testing
 
-#endif  // SHARDPROOF_LAYERS_TENSOR_PARALLEL_MESH_LINEAR_TESTING_H_
+#endif  // SHARDPROOF_LAYERS_TESTING_MESH_LINEAR_TESTING_H_
