@@ -78,6 +78,13 @@ Bounded operator+(const Bounded& a, const Bounded& b) {
           a.likely2 + b.likely2};
 }
 
+Bounded DependentSum(const Bounded& a, const Bounded& b) {
+  Bounded sum = a + b;
+  const double root = std::sqrt(a.likely2) + std::sqrt(b.likely2);
+  sum.likely2 = root * root;
+  return sum;
+}
+
 Bounded operator-(const Bounded& a, const Bounded& b) {
   return a + Bounded{-b.value, b.worst, b.likely, b.likely2};
 }

@@ -130,6 +130,9 @@ inline Bounded WithoutNaN(const Bounded& x) {
 }  // namespace internal
 
 Bounded operator+(const Bounded& a, const Bounded& b);
+// a + b, whose errors may come of the same ones (x and f(x)), where operator+
+// has two that know nothing of one another: roots of squares add up.
+Bounded DependentSum(const Bounded& a, const Bounded& b);
 Bounded operator-(const Bounded& a, const Bounded& b);
 Bounded operator*(const Bounded& a, const Bounded& b);
 Bounded operator*(double s, const Bounded& a);

@@ -68,6 +68,18 @@ TEST(Bounded, HandComputed) {
   EXPECT_NEAR(difference.worst, 0.75, 1e-12);
 }
 
+// The errors of x and of x again are one error: with lambda, twice as large.
+TEST(Bounded, DependentErrorsAddUpByTheirRoots) {
+  const Bounded x{3, 100, 0.5, 4};
+  const Bounded twice = DependentSum(x, x);
+  EXPECT_EQ(twice.value, 6);
+  EXPECT_DOUBLE_EQ(twice.worst, 200);
+  EXPECT_DOUBLE_EQ(twice.likely, 1);
+  EXPECT_EQ(twice.likely2, 16);
+  EXPECT_DOUBLE_EQ(twice.Likely(7), 2 * x.Likely(7));
+  EXPECT_EQ(DependentSum(x, {1, 10, 0, 9}).likely2, 25);
+}
+
 TEST(Bounded, SumOverRanksInAnyOrder) {
   std::mt19937 order(1);
   for (const bool ring : {false, true}) {

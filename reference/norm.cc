@@ -150,7 +150,7 @@ class Norm {
       Bounded v = centered_ ? Rounded(g[i] - p, u_) : g[i];
       v = Rounded(v - Rounded(n * q, u_), u_);
       v = Rounded(r * v, u_);
-      if (!dz.empty()) v = Rounded(v + dz[i], u_);
+      if (!dz.empty()) v = Rounded(DependentSum(v, dz[i]), u_);
       dx.push_back(Rounded(v, store_));
     }
   }

@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 
+#include "reference/attention_core.h"
 #include "reference/random.h"
 
 namespace shardproof {
@@ -323,6 +324,27 @@ TEST_P(NormTest, SamplesAgreeWithTheWhole) {
     same(part.db.at(0, j), whole.db.at(0, j));
   }
   EXPECT_EQ(part.y.rows, tokens);
+}
+
+// dz may come of what dy comes of.
+TEST_P(NormTest, ErrorsOfWhatElseArrivesMayBeThoseOfTheGradient) {
+  const Layer l(GetParam(), DType::kF32, 3, 6, true);
+  const Stored s(l);
+  const Matrix x = ExactMatrix(s.in.x);
+  Matrix dy = ExactMatrix(*s.in.dy);
+  Matrix dz = ExactMatrix(*s.in.dz);
+  for (Matrix* m : {&dy, &dz}) {
+    for (Bounded& v : m->values) v.worst = 0.1, v.likely2 = 1e-6;
+  }
+  const NormWeights weights = {l.kind, l.epsilon, s.in.weight};
+  const NormArithmetic a = NormArithmetic::For(DType::kF32);
+  const Matrix without = NormBackward(x, dy, nullptr, weights, a).dx;
+  const Matrix with = NormBackward(x, dy, &dz, weights, a).dx;
+  for (size_t i = 0; i < with.values.size(); ++i) {
+    const double own = std::sqrt(without.values[i].likely2);
+    EXPECT_GT(own, 0);
+    EXPECT_DOUBLE_EQ(std::sqrt(with.values[i].likely2), own + 1e-3);
+  }
 }
 
 // Sums over three ranks: four, four and three tokens, none of them lost, and

@@ -8,13 +8,14 @@ Matrix ToMatrix(const BoundedView& view) {
                                    : ExactMatrix(view.exact());
 }
 
-// a + b, added in the accumulator's type and stored.
+// a + b, added in the accumulator's type and stored. b is made of a, or of what
+// a is made of: a layer and its residual.
 Matrix Sum(const Matrix& a, const Matrix& b, const Arithmetic& arithmetic) {
   Matrix sum = a;
   for (size_t i = 0; i < sum.values.size(); ++i) {
-    sum.values[i] =
-        Rounded(Rounded(a.values[i] + b.values[i], arithmetic.UAccumulate()),
-                arithmetic.store);
+    sum.values[i] = Rounded(Rounded(DependentSum(a.values[i], b.values[i]),
+                                    arithmetic.UAccumulate()),
+                            arithmetic.store);
   }
   return sum;
 }

@@ -147,6 +147,27 @@ TEST(TransformerBlockReference, WithoutProjectionsIsTheIdentity) {
   }
 }
 
+// Errors of z are in the MLP's output as well, so both may have one sign. Sums
+// of 40 ranks have errors that add in squares.
+TEST(TransformerBlockReference, ErrorsOfAResidualAreThoseOfItsBranch) {
+  const TransformerBlockArithmetic a =
+      TransformerBlockArithmetic::For(DType::kF32, 40);
+  Block b(false, DType::kF32);
+  const TransformerBlockResult whole = TransformerBlockReference(b.Inputs(), a);
+  for (const char* name : {"w_down", "b_down"}) {
+    Tensor& t = b.t.at(name);
+    t = Tensor::Zeros(DType::kF32, t.shape());
+  }
+  const Matrix z = TransformerBlockReference(b.Inputs(), a).y;
+  for (size_t i = 0; i < z.values.size(); ++i) {
+    const double of_z = std::sqrt(z.values[i].likely2);
+    const double of_mlp = std::sqrt(whole.mlp.y.values[i].likely2);
+    ASSERT_GT(of_z, 0);
+    ASSERT_GT(of_mlp, 0);
+    EXPECT_DOUBLE_EQ(std::sqrt(whole.y.values[i].likely2), of_z + of_mlp);
+  }
+}
+
 std::map<std::string, const Matrix*> Some(const TransformerBlockResult& r) {
   return {{"y", &r.y},
           {"dx", &r.dx},
