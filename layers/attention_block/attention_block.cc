@@ -9,6 +9,7 @@
 #include "collectives/direct/queue.h"
 #include "layers/kernels/activation.h"
 #include "layers/kernels/gemm.h"
+#include "layers/tensor_parallel/agree.h"
 
 namespace shardproof {
 namespace {
@@ -121,18 +122,23 @@ StatusOr<ParallelAttention> ParallelAttention::Create(
     const Communicator& comm, const ParallelAttentionConfig& config,
     const CollectiveFamily& collectives, AttentionCoreFactory core) {
   SP_RETURN_IF_ERROR(Check(comm, config));
-  SP_ASSIGN_OR_RETURN(
-      ParallelRegion input,
-      ParallelRegion::Create(comm, Outside(config), collectives));
-  SP_ASSIGN_OR_RETURN(
-      ParallelRegion output,
-      ParallelRegion::Create(comm, Outside(config), collectives));
-  ParallelAttention attention(
-      config,
-      HeadShare::Of(config.heads, config.kv_heads, comm.size(), comm.rank()),
-      collectives, std::move(input), std::move(output));
-  SP_RETURN_IF_ERROR(attention.FindSharers(comm));
-  SP_RETURN_IF_ERROR(attention.Allocate(core));
+  const auto make = [&]() -> StatusOr<ParallelAttention> {
+    SP_ASSIGN_OR_RETURN(
+        ParallelRegion input,
+        ParallelRegion::Create(comm, Outside(config), collectives));
+    SP_ASSIGN_OR_RETURN(
+        ParallelRegion output,
+        ParallelRegion::Create(comm, Outside(config), collectives));
+    ParallelAttention attention(
+        config,
+        HeadShare::Of(config.heads, config.kv_heads, comm.size(), comm.rank()),
+        collectives, std::move(input), std::move(output));
+    SP_RETURN_IF_ERROR(attention.Allocate(core));
+    return attention;
+  };
+  StatusOr<ParallelAttention> attention = make();
+  SP_RETURN_IF_ERROR(AgreeOnStatus(comm, attention.status()));
+  SP_RETURN_IF_ERROR(attention->FindSharers(comm));
   return attention;
 }
 

@@ -84,6 +84,30 @@ TEST(ParallelAttention, RefusesOnEveryRankAlike) {
   }
 }
 
+// The rank with one head of three has no core, and both hold the KV head.
+TEST(ParallelAttention, RefusesOnEveryRankWhatOneRankRefuses) {
+  const AttentionCoreFactory core = [](const AttentionShape& shape)
+      -> StatusOr<std::unique_ptr<AttentionCore>> {
+    if (shape.heads == 1) return OutOfMemory("no room for a core");
+    return CreatePlainAttention(shape);
+  };
+  std::vector<Status> refusals(2);
+  const Status ran = RunThreads(2, [&](const Communicator& comm) {
+    ParallelAttentionConfig config = Small();
+    config.heads = 3;
+    config.kv_heads = 1;
+    refusals[static_cast<size_t>(comm.rank())] =
+        ParallelAttention::Create(comm, config, kAutoCollectives, core)
+            .status();
+    return OkStatus();
+  });
+  ASSERT_TRUE(ran.ok()) << ran.ToString();
+  for (const Status& refusal : refusals) {
+    EXPECT_EQ(refusal.code(), StatusCode::kOutOfMemory);
+    EXPECT_EQ(refusal.message(), "rank 1: no room for a core");
+  }
+}
+
 TEST(ParallelAttention, RefusesOtherPositions) {
   for (const Status& refusal : Refusals(2, [](int rank) {
          ParallelAttentionConfig config = Small();

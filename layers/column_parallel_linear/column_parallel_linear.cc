@@ -5,6 +5,7 @@
 #include "collectives/chunks.h"
 #include "layers/kernels/activation.h"
 #include "layers/kernels/gemm.h"
+#include "layers/tensor_parallel/agree.h"
 
 namespace shardproof {
 namespace {
@@ -27,18 +28,22 @@ StatusOr<ColumnParallelLinear> ColumnParallelLinear::Create(
     const CollectiveFamily& collectives) {
   SP_RETURN_IF_ERROR(
       CheckParallelLinear(comm, "column_parallel_linear", config));
-  SP_ASSIGN_OR_RETURN(
-      ParallelRegion input,
-      ParallelRegion::Create(comm, InputShape(config), collectives));
-  const int64_t local_out =
-      BalancedChunk(config.out, comm.size(), comm.rank()).count;
-  FeatureSplit output;
-  if (config.gather_output) {
+  const auto make = [&]() -> StatusOr<ColumnParallelLinear> {
     SP_ASSIGN_OR_RETURN(
-        output, FeatureSplit::Create(comm, OutputShape(config), collectives));
-  }
-  return ColumnParallelLinear(config, local_out, std::move(input),
-                              std::move(output));
+        ParallelRegion input,
+        ParallelRegion::Create(comm, InputShape(config), collectives));
+    FeatureSplit output;
+    if (config.gather_output) {
+      SP_ASSIGN_OR_RETURN(
+          output, FeatureSplit::Create(comm, OutputShape(config), collectives));
+    }
+    return ColumnParallelLinear(
+        config, BalancedChunk(config.out, comm.size(), comm.rank()).count,
+        std::move(input), std::move(output));
+  };
+  StatusOr<ColumnParallelLinear> layer = make();
+  SP_RETURN_IF_ERROR(AgreeOnStatus(comm, layer.status()));
+  return layer;
 }
 
 Status ColumnParallelLinear::Forward(const ForwardArgs& args,

@@ -66,7 +66,8 @@ class ColumnParallelLinear {
     void* db = nullptr;  // [o_r]
   };
 
-  // Collective. Errors as CheckParallelLinear, and kOutOfMemory for the
+  // Collective; the same error on every rank, as CheckParallelLinear, and
+  // kOutOfMemory for the
   // workspace (sequence-parallel: tokens x in; gather_output: tokens x out and
   // tokens x o_r), which is all the memory that the layer ever asks for.
   static StatusOr<ColumnParallelLinear> Create(

@@ -54,6 +54,21 @@ TEST(ColumnParallelLinear, RefusesOnEveryRankAlike) {
       << differ.message();
 }
 
+// Rank 0 has no room for its part, rank 1 none for what is gathered.
+TEST(ColumnParallelLinear, RefusesOnEveryRankAlikeWhatIsTooLarge) {
+  for (const bool sequence_parallel : {false, true}) {
+    const Status refusal = Refusal(2, [&](int) {
+      return ParallelLinearConfig{.tokens = int64_t{1} << 50,
+                                  .in = sequence_parallel ? 1 : 0,
+                                  .out = sequence_parallel ? 0 : 1,
+                                  .sequence_parallel = sequence_parallel,
+                                  .gather_output = !sequence_parallel};
+    });
+    EXPECT_EQ(refusal.code(), StatusCode::kOutOfMemory);
+    EXPECT_EQ(refusal.message().substr(0, 8), "rank 0: ");
+  }
+}
+
 struct Result {
   Floats y, dx, dw, db;
 };

@@ -6,6 +6,7 @@
 #include "collectives/chunks.h"
 #include "layers/kernels/activation.h"
 #include "layers/kernels/gemm.h"
+#include "layers/tensor_parallel/agree.h"
 
 namespace shardproof {
 namespace {
@@ -45,22 +46,27 @@ StatusOr<ParallelMlp> ParallelMlp::Create(const Communicator& comm,
                                           const ParallelMlpConfig& config,
                                           const CollectiveFamily& collectives) {
   SP_RETURN_IF_ERROR(Check(comm, config));
-  SP_ASSIGN_OR_RETURN(
-      ParallelRegion input,
-      ParallelRegion::Create(comm, Outside(config), collectives));
-  SP_ASSIGN_OR_RETURN(
-      ParallelRegion output,
-      ParallelRegion::Create(comm, Outside(config), collectives));
-  ParallelMlp mlp(
-      config,
-      BalancedChunk(config.intermediate, comm.size(), comm.rank()).count,
-      std::move(input), std::move(output));
-  const Shape shape = {config.tokens, mlp.features_};
-  for (Tensor* tensor :
-       {&mlp.gate_, &mlp.up_, &mlp.activated_, &mlp.d_activated_}) {
-    if (tensor == &mlp.gate_ && !mlp.gated()) continue;
-    SP_ASSIGN_OR_RETURN(*tensor, Tensor::Create(config.dtype, shape));
-  }
+  const auto make = [&]() -> StatusOr<ParallelMlp> {
+    SP_ASSIGN_OR_RETURN(
+        ParallelRegion input,
+        ParallelRegion::Create(comm, Outside(config), collectives));
+    SP_ASSIGN_OR_RETURN(
+        ParallelRegion output,
+        ParallelRegion::Create(comm, Outside(config), collectives));
+    ParallelMlp mlp(
+        config,
+        BalancedChunk(config.intermediate, comm.size(), comm.rank()).count,
+        std::move(input), std::move(output));
+    const Shape shape = {config.tokens, mlp.features_};
+    for (Tensor* tensor :
+         {&mlp.gate_, &mlp.up_, &mlp.activated_, &mlp.d_activated_}) {
+      if (tensor == &mlp.gate_ && !mlp.gated()) continue;
+      SP_ASSIGN_OR_RETURN(*tensor, Tensor::Create(config.dtype, shape));
+    }
+    return mlp;
+  };
+  StatusOr<ParallelMlp> mlp = make();
+  SP_RETURN_IF_ERROR(AgreeOnStatus(comm, mlp.status()));
   return mlp;
 }
 

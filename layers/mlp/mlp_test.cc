@@ -85,6 +85,24 @@ TEST(ParallelMlp, RefusesOnEveryRankAlike) {
   }
 }
 
+// Only the first rank has features, and no room for them.
+TEST(ParallelMlp, RefusesOnEveryRankWhatOneRankRefuses) {
+  std::vector<Status> refusals(3);
+  const Status ran = RunThreads(3, [&](const Communicator& comm) {
+    refusals[static_cast<size_t>(comm.rank())] =
+        ParallelMlp::Create(
+            comm, {.tokens = int64_t{1} << 50, .hidden = 0, .intermediate = 1})
+            .status();
+    return OkStatus();
+  });
+  ASSERT_TRUE(ran.ok()) << ran.ToString();
+  for (const Status& refusal : refusals) {
+    EXPECT_EQ(refusal.code(), StatusCode::kOutOfMemory);
+    EXPECT_EQ(refusal.message().substr(0, 8), "rank 0: ");
+    EXPECT_EQ(refusal.ToString(), refusals[0].ToString());
+  }
+}
+
 TEST(ParallelMlp, RefusesNegativeSizesAndIntegers) {
   const Status ran = RunThreads(1, [&](const Communicator& comm) {
     EXPECT_EQ(ParallelMlp::Create(comm, {.tokens = -1}).status().code(),

@@ -5,6 +5,7 @@
 
 #include "collectives/chunks.h"
 #include "collectives/direct/queue.h"
+#include "layers/tensor_parallel/agree.h"
 #include "layers/tensor_parallel/parallel_region.h"
 
 namespace shardproof {
@@ -60,12 +61,17 @@ StatusOr<ParallelNorm> ParallelNorm::Create(
     const CollectiveFamily& collectives) {
   SP_RETURN_IF_ERROR(Check(comm, config));
   ParallelNorm norm(comm, config, collectives);
-  const DType sums = Accumulator(config.dtype);
-  SP_ASSIGN_OR_RETURN(norm.mean_, Tensor::Create(sums, {norm.rows_.rows}));
-  SP_ASSIGN_OR_RETURN(norm.inverse_, Tensor::Create(sums, {norm.rows_.rows}));
-  SP_ASSIGN_OR_RETURN(
-      norm.sums_,
-      comm.Allocate(static_cast<size_t>(Sums(config) * SizeOf(sums))));
+  const auto allocate = [&]() -> Status {
+    const DType sums = Accumulator(config.dtype);
+    for (Tensor* tensor : {&norm.mean_, &norm.inverse_}) {
+      SP_ASSIGN_OR_RETURN(*tensor, Tensor::Create(sums, {norm.rows_.rows}));
+    }
+    SP_ASSIGN_OR_RETURN(
+        norm.sums_,
+        comm.Allocate(static_cast<size_t>(Sums(config) * SizeOf(sums))));
+    return OkStatus();
+  };
+  SP_RETURN_IF_ERROR(AgreeOnStatus(comm, allocate()));
   return norm;
 }
 

@@ -109,6 +109,21 @@ TEST(ParallelNorm, RefusesOnEveryRankAlike) {
   }
 }
 
+TEST(ParallelNorm, RefusesOnEveryRankAlikeWhatIsTooLarge) {
+  std::vector<Status> refusals(2);
+  const Status ran = RunThreads(2, [&](const Communicator& comm) {
+    refusals[static_cast<size_t>(comm.rank())] =
+        ParallelNorm::Create(comm, {.tokens = int64_t{1} << 50, .hidden = 0})
+            .status();
+    return OkStatus();
+  });
+  ASSERT_TRUE(ran.ok()) << ran.ToString();
+  for (const Status& refusal : refusals) {
+    EXPECT_EQ(refusal.code(), StatusCode::kOutOfMemory);
+    EXPECT_EQ(refusal.message().substr(0, 8), "rank 0: ");
+  }
+}
+
 TEST(ParallelNorm, RefusesSizesTypesAndEpsilons) {
   ExpectRefusal(2, {.tokens = -1}, StatusCode::kInvalidArgument);
   ExpectRefusal(2, {.hidden = -1}, StatusCode::kInvalidArgument);

@@ -3,6 +3,7 @@
 #include "collectives/chunks.h"
 #include "layers/kernels/activation.h"
 #include "layers/kernels/gemm.h"
+#include "layers/tensor_parallel/agree.h"
 
 namespace shardproof {
 namespace {
@@ -24,18 +25,22 @@ StatusOr<RowParallelLinear> RowParallelLinear::Create(
     const Communicator& comm, const ParallelLinearConfig& config,
     const CollectiveFamily& collectives) {
   SP_RETURN_IF_ERROR(CheckParallelLinear(comm, "row_parallel_linear", config));
-  SP_ASSIGN_OR_RETURN(
-      ParallelRegion output,
-      ParallelRegion::Create(comm, OutputShape(config), collectives));
-  const int64_t local_in =
-      BalancedChunk(config.in, comm.size(), comm.rank()).count;
-  FeatureSplit input;
-  if (!config.input_is_parallel) {
+  const auto make = [&]() -> StatusOr<RowParallelLinear> {
     SP_ASSIGN_OR_RETURN(
-        input, FeatureSplit::Create(comm, InputShape(config), collectives));
-  }
-  return RowParallelLinear(config, local_in, std::move(input),
-                           std::move(output));
+        ParallelRegion output,
+        ParallelRegion::Create(comm, OutputShape(config), collectives));
+    FeatureSplit input;
+    if (!config.input_is_parallel) {
+      SP_ASSIGN_OR_RETURN(
+          input, FeatureSplit::Create(comm, InputShape(config), collectives));
+    }
+    return RowParallelLinear(
+        config, BalancedChunk(config.in, comm.size(), comm.rank()).count,
+        std::move(input), std::move(output));
+  };
+  StatusOr<RowParallelLinear> layer = make();
+  SP_RETURN_IF_ERROR(AgreeOnStatus(comm, layer.status()));
+  return layer;
 }
 
 Status RowParallelLinear::Forward(const ForwardArgs& args,

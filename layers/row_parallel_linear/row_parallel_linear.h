@@ -68,7 +68,8 @@ class RowParallelLinear {
     void* db = nullptr;  // [out]
   };
 
-  // Collective. Errors as CheckParallelLinear, and kOutOfMemory for the
+  // Collective; the same error on every rank, as CheckParallelLinear, and
+  // kOutOfMemory for the
   // workspace (sequence-parallel: tokens x out; without input_is_parallel:
   // tokens x in and tokens x i_r), which is all the memory that the layer ever
   // asks for.

@@ -62,6 +62,30 @@ TEST(RowParallelLinear, RefusesOnEveryRankAlike) {
   }
 }
 
+// Rank 0 has no room for its part, rank 1 none for what is gathered.
+TEST(RowParallelLinear, RefusesOnEveryRankAlikeWhatIsTooLarge) {
+  for (const bool sequence_parallel : {false, true}) {
+    std::vector<Status> refusals(2);
+    const Status ran = RunThreads(2, [&](const Communicator& comm) {
+      refusals[static_cast<size_t>(comm.rank())] =
+          RowParallelLinear::Create(comm,
+                                    {.tokens = int64_t{1} << 50,
+                                     .in = sequence_parallel ? 0 : 1,
+                                     .out = sequence_parallel ? 1 : 0,
+                                     .sequence_parallel = sequence_parallel,
+                                     .input_is_parallel = sequence_parallel})
+              .status();
+      return OkStatus();
+    });
+    ASSERT_TRUE(ran.ok()) << ran.ToString();
+    for (const Status& refusal : refusals) {
+      EXPECT_EQ(refusal.code(), StatusCode::kOutOfMemory);
+      EXPECT_EQ(refusal.message().substr(0, 8), "rank 0: ");
+      EXPECT_EQ(refusal.ToString(), refusals[0].ToString());
+    }
+  }
+}
+
 TEST(RowParallelLinear, AddsTheBiasOnceWithoutInputs) {
   for (const bool sequence_parallel : {false, true}) {
     RunLayer(4,

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <utility>
 
+#include "layers/tensor_parallel/agree.h"
+
 namespace shardproof {
 namespace {
 
@@ -20,7 +22,8 @@ DataParallelConfig GradientsOf(const ReplicaTrainerConfig& config) {
 StatusOr<ReplicaTrainer> ReplicaTrainer::Create(
     const Communicator& comm, const ReplicaTrainerConfig& config,
     const CollectiveFamily& collectives, const CountsInNorm& counts) {
-  SP_ASSIGN_OR_RETURN(LinearStack stack, LinearStack::Create(config.stack));
+  StatusOr<LinearStack> stack = LinearStack::Create(config.stack);
+  SP_RETURN_IF_ERROR(AgreeOnStatus(comm, stack.status()));
   SP_ASSIGN_OR_RETURN(
       DataParallel gradients,
       DataParallel::Create(comm, GradientsOf(config), collectives));
@@ -35,7 +38,7 @@ StatusOr<ReplicaTrainer> ReplicaTrainer::Create(
                                  .dtype = config.stack.dtype,
                                  .gradient_dtype = config.stack.dtype},
                                 std::move(tensors), collectives));
-  return ReplicaTrainer(config, std::move(stack), std::move(gradients),
+  return ReplicaTrainer(config, *std::move(stack), std::move(gradients),
                         std::move(optimizer));
 }
 
@@ -55,6 +58,10 @@ ReplicaTrainer::ReplicaTrainer(const ReplicaTrainerConfig& config,
 }
 
 Status ReplicaTrainer::Load(std::span<const void* const> parameters) {
+  if (parameters.size() != parameters_.size()) {
+    return InvalidArgument("{} parameters for {}", parameters.size(),
+                           parameters_.size());
+  }
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const auto bytes = static_cast<size_t>(parameters_[i].num_bytes());
     if (bytes > 0) std::memcpy(parameters_[i].raw(), parameters[i], bytes);

@@ -57,14 +57,15 @@ using CountsInNorm = std::function<bool(int rank)>;
 
 class ReplicaTrainer {
  public:
-  // Collective. Errors as those of LinearStack, DataParallel and
-  // ParallelOptimizer.
+  // Collective; the same error on every rank, those of LinearStack, DataParallel
+  // and ParallelOptimizer.
   static StatusOr<ReplicaTrainer> Create(
       const Communicator& comm, const ReplicaTrainerConfig& config,
       const CollectiveFamily& collectives = kAutoCollectives,
       const CountsInNorm& counts = [](int rank) { return rank == 0; });
 
-  // Parameters to start from, in the order of use; no moments, no steps. Local.
+  // Parameters to start from, in the order of use; no moments, no steps. Local;
+  // kInvalidArgument for more or fewer than there are.
   Status Load(std::span<const void* const> parameters);
   // Collective. At least one micro-batch, which may be empty. `factor`
   // multiplies the gradients. `sink` stands between backward and DataParallel.

@@ -61,5 +61,40 @@ TEST(ReplicaTrainer, RefusesOnEveryRankAlike) {
   EXPECT_TRUE(ran.ok()) << ran.ToString();
 }
 
+// What a rank finds by itself, before anything is agreed on.
+TEST(ReplicaTrainer, RefusesOnEveryRankWhatOneRankRefuses) {
+  std::vector<Status> refusals(3);
+  const Status ran = RunThreads(3, [&](const Communicator& comm) {
+    ReplicaTrainerConfig config = OneLayer();
+    if (comm.rank() == 1) config.stack.dtype = DType::kI32;
+    refusals[static_cast<size_t>(comm.rank())] =
+        ReplicaTrainer::Create(comm, config).status();
+    return OkStatus();
+  });
+  ASSERT_TRUE(ran.ok()) << ran.ToString();
+  for (const Status& refusal : refusals) {
+    EXPECT_EQ(refusal.code(), StatusCode::kUnsupported);
+    EXPECT_EQ(refusal.message().substr(0, 8), "rank 1: ");
+    EXPECT_EQ(refusal.ToString(), refusals[0].ToString());
+  }
+}
+
+TEST(ReplicaTrainer, LoadsAsManyParametersAsThereAre) {
+  const Status ran = RunThreads(1, [](const Communicator& comm) -> Status {
+    SP_ASSIGN_OR_RETURN(ReplicaTrainer trainer,
+                        ReplicaTrainer::Create(comm, OneLayer()));
+    const float one = 1;
+    const std::vector<const void*> initial(4, &one);
+    EXPECT_TRUE(trainer.Load({initial.data(), 3}).ok());
+    for (const size_t count : {2, 4}) {
+      const Status status = trainer.Load({initial.data(), count});
+      EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+      EXPECT_EQ(status.message(), fmt::format("{} parameters for 3", count));
+    }
+    return OkStatus();
+  });
+  EXPECT_TRUE(ran.ok()) << ran.ToString();
+}
+
 }  // namespace
 }  // namespace shardproof

@@ -5,6 +5,7 @@
 
 #include "collectives/chunks.h"
 #include "layers/kernels/activation.h"
+#include "layers/tensor_parallel/agree.h"
 
 namespace shardproof {
 namespace {
@@ -106,7 +107,7 @@ StatusOr<TransformerBlock> TransformerBlock::Create(
       ParallelNorm::Create(comm, NormConfigOf(config, true), collectives));
   TransformerBlock block(config, std::move(norm1), std::move(attention),
                          std::move(norm2), std::move(mlp));
-  SP_RETURN_IF_ERROR(block.Allocate(comm));
+  SP_RETURN_IF_ERROR(AgreeOnStatus(comm, block.Allocate(comm)));
   return block;
 }
 

@@ -132,6 +132,26 @@ TEST(TransformerBlock, RefusesOnEveryRankAlike) {
   }
 }
 
+// Activations of 4 TiB in a block whose parts are next to nothing.
+TEST(TransformerBlock, RefusesOnEveryRankAlikeWhatIsTooLarge) {
+  std::vector<Status> refusals(2);
+  OnRanks(2, [&](const Communicator& comm) {
+    const TransformerBlockConfig config = {.sequences = int64_t{1} << 20,
+                                           .length = 1,
+                                           .hidden = int64_t{1} << 20,
+                                           .heads = 2,
+                                           .kv_heads = 2};
+    refusals[static_cast<size_t>(comm.rank())] =
+        TransformerBlock::Create(comm, config).status();
+    return OkStatus();
+  });
+  for (const Status& refusal : refusals) {
+    EXPECT_EQ(refusal.code(), StatusCode::kOutOfMemory);
+    EXPECT_EQ(refusal.message().substr(0, 8), "rank 0: ");
+    EXPECT_EQ(refusal.ToString(), refusals[0].ToString());
+  }
+}
+
 TEST(TransformerBlock, RefusesMoreRanksThanHeads) {
   OnRanks(5, [&](const Communicator& comm) {
     EXPECT_EQ(TransformerBlock::Create(comm, Gpt(true)).status().code(),

@@ -126,7 +126,9 @@ class Zero {
 
   // Collective. Both passes of every micro-batch, the reduction of gradients,
   // and the optimizer's step. Computes on the calling thread and returns when
-  // all is done. Errors are those of the model and the transport.
+  // all is done. Errors are those of the model and the transport. A model that
+  // fails on one rank is not told to the others, which wait for what that rank
+  // would send: a rank that fails alone must Abort or end its run.
   Status Step(ZeroModel& model, double factor = 1);
 
   // The part of block `block` that this rank owns.
