@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -170,10 +171,10 @@ StatusOr<Operation> BindWith(const P& p, RankContext& context,
                              const CollectiveFamily& collectives,
                              Change change) {
   ReshardConfig config = ConfigOf(p);
+  const int rank = context.comm().rank();
   const auto shards = [&](const ShardLayout& layout, std::string_view tensor,
                           bool out) {
     std::vector<SavedShard> own;
-    const int rank = context.comm().rank();
     if (rank >= layout.shards()) return own;
     const int64_t bytes =
         out ? context.out(tensor).num_bytes() : context.in(tensor).num_bytes();
@@ -192,13 +193,16 @@ StatusOr<Operation> BindWith(const P& p, RankContext& context,
       Reshard::Create(context.comm(), config,
                       shards(config.from, "saved", false), collectives, rules));
   return Operation([there = std::make_shared<Reshard>(std::move(there)),
-                    back = std::make_shared<Reshard>(std::move(back)),
-                    &context]() -> Status {
+                    back = std::make_shared<Reshard>(std::move(back)), &context,
+                    has_saved = rank < config.from.shards(),
+                    has_loaded = rank < back_config.from.shards()]() -> Status {
     const void* const saved[] = {context.in("saved").data};
     const void* const loaded[] = {context.out("loaded").data};
-    SP_RETURN_IF_ERROR(
-        there->Run(saved, context.out("loaded").data, context.stream()));
-    return back->Run(loaded, context.out("back").data, context.stream());
+    SP_RETURN_IF_ERROR(there->Run(std::span(saved).first(has_saved ? 1 : 0),
+                                  context.out("loaded").data,
+                                  context.stream()));
+    return back->Run(std::span(loaded).first(has_loaded ? 1 : 0),
+                     context.out("back").data, context.stream());
   });
 }
 

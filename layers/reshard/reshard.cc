@@ -1,5 +1,6 @@
 #include "layers/reshard/reshard.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -60,11 +61,17 @@ StatusOr<std::vector<int>> FindOwners(const Communicator& comm,
   }
   SP_ASSIGN_OR_RETURN(const std::vector<std::string> all,
                       comm.ExchangeControl(mine));
-  std::vector<int> owners(static_cast<size_t>(from.shards()), -1);
+  // Of as many as there are and one more, at the most: without shards enough
+  // one of these is missing, however many the layout has.
+  size_t found = 0;
+  for (const std::string& one : all) found += one.size() / sizeof(int);
+  std::vector<int> owners(
+      std::min(static_cast<size_t>(from.shards()), found + 1), -1);
   for (size_t r = 0; r < all.size(); ++r) {
     for (size_t i = 0; i < all[r].size(); i += sizeof(int)) {
       int shard = 0;
       std::memcpy(&shard, all[r].data() + i, sizeof(int));
+      if (static_cast<size_t>(shard) >= owners.size()) continue;
       int& owner = owners[static_cast<size_t>(shard)];
       if (owner >= 0) {
         return InvalidArgument("{} is there twice: on rank {} and on rank {}",
@@ -73,9 +80,10 @@ StatusOr<std::vector<int>> FindOwners(const Communicator& comm,
       owner = static_cast<int>(r);
     }
   }
-  for (int n = 0; n < from.shards(); ++n) {
-    if (owners[static_cast<size_t>(n)] < 0) {
-      return InvalidArgument("no rank has {}", ShardName(from, n));
+  for (size_t n = 0; n < owners.size(); ++n) {
+    if (owners[n] < 0) {
+      return InvalidArgument("no rank has {}",
+                             ShardName(from, static_cast<int>(n)));
     }
   }
   return owners;
@@ -104,7 +112,8 @@ struct Reshard::State {
   CollectiveFamily collectives;
   ReshardPlan plan;
   int64_t loaded_elements = 0;
-  std::vector<int> slots;  // Of each saved shard, among this rank's; or -1.
+  size_t saved_shards = 0;  // Of this rank.
+  std::vector<int> slots;   // Of each saved shard, among this rank's; or -1.
   // What this rank sends, gets, has already and leaves zero, ordered by the
   // peer and then as planned: both sides have the same order.
   std::vector<ReshardMove> sent, received, kept, zeros;
@@ -226,6 +235,7 @@ StatusOr<Reshard> Reshard::Create(const Communicator& comm,
     state->loaded_elements = rules.to(config.parameter, config.to, comm.rank())
                                  .Elements(config.parameter);
   }
+  state->saved_shards = saved.size();
   state->slots.assign(owners->size(), -1);
   for (size_t i = 0; i < saved.size(); ++i) {
     state->slots[static_cast<size_t>(saved[i].shard)] = static_cast<int>(i);
@@ -237,6 +247,14 @@ StatusOr<Reshard> Reshard::Create(const Communicator& comm,
 
 Status Reshard::Run(std::span<const void* const> saved, void* loaded,
                     const Stream& stream) const {
+  if (saved.size() != state_->saved_shards) {
+    const Status wrong = InvalidArgument(
+        "{} saved shards on rank {}, which has {}", saved.size(),
+        state_->comm.rank(), state_->saved_shards);
+    // The others wait for what this rank does not send.
+    state_->comm.Abort(wrong.ToString());
+    return wrong;
+  }
   if (stream.is_inline()) return state_->Execute(saved, loaded);
   return stream.Run(
       [state = state_,

@@ -78,7 +78,9 @@ class Reshard {
 
   // Collective. `saved` are this rank's shards, in the order in which Create
   // was told of them; `loaded` has loaded_elements(), and is null on ranks
-  // without a new shard. Nothing may overlap. Errors are those of the transport.
+  // without a new shard. Nothing may overlap. Errors are those of the transport,
+  // and kInvalidArgument for another number of shards, which ends the run of the
+  // other ranks, kAborted.
   Status Run(std::span<const void* const> saved, void* loaded,
              const Stream& stream = Stream::Inline()) const;
 

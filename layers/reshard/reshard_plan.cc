@@ -225,6 +225,17 @@ StatusOr<ReshardPlan> PlanReshard(const ReshardConfig& config,
     return InvalidArgument("the new layout has {} shards for {} ranks",
                            config.to.shards(), ranks);
   }
+  if (std::ssize(owners) != config.from.shards()) {
+    return InvalidArgument("{} owners for {} saved shards", owners.size(),
+                           config.from.shards());
+  }
+  for (size_t n = 0; n < owners.size(); ++n) {
+    if (owners[n] < 0 || owners[n] >= ranks) {
+      return InvalidArgument("{} is on rank {}, and there are {}",
+                             ShardName(config.from, static_cast<int>(n)),
+                             owners[n], ranks);
+    }
+  }
   return Planner(config, owners, ranks, rules).Plan();
 }
 

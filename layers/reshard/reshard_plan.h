@@ -69,7 +69,8 @@ struct ReshardPlan {
 };
 
 // `owners[n]` is the rank that has saved shard n. Errors as CheckLayout;
-// kInvalidArgument where there are more new shards than ranks; kInternal for
+// kInvalidArgument where there are more new shards than ranks, or owners are not
+// as many as saved shards, each a rank; kInternal for
 // rules with which no saved shard holds what a new one wants.
 StatusOr<ReshardPlan> PlanReshard(const ReshardConfig& config,
                                   std::span<const int> owners, int ranks,

@@ -280,6 +280,10 @@ TEST(Reshard, RefusesShardsThatDoNotFit) {
             text +
                 "rank 1: shard 1 (stage 0, rank 1) was saved at t = 4, p = "
                 "1, not at t = 2, p = 1");
+  EXPECT_EQ(Refusal(config, {{first}, {{{.tensor = 0}, 1, 24}}, {}}),
+            text +
+                "rank 1: shard 1 was saved at t = 0, p = 1, not at t = 2, p = "
+                "1");
   EXPECT_EQ(Refusal(config, {{first}, {}, {{config.from, 2, 24}}}),
             text + "rank 2: there is no shard 2: at t = 2, p = 1 there are 2");
   EXPECT_EQ(Refusal(config, {{first}, {}, {}}),
@@ -321,6 +325,14 @@ TEST(Reshard, RefusesLayoutsThatCannotBe) {
   refuses(
       {Matrix(ParameterCut::kRows, 1, 4, 1), {}, {.tensor = 2, .pipeline = 2}},
       "the new layout has 4 shards for 3 ranks");
+  const ShardLayout many = {.tensor = 1 << 16, .pipeline = 1 << 16};
+  refuses({Matrix(ParameterCut::kRows, 1, 4, 1), many, {}},
+          "the saved layout: 4294967296 shards are too many");
+  refuses({Matrix(ParameterCut::kRows, 1, 4, 1), {}, many},
+          "the new layout: 4294967296 shards are too many");
+  // With no more memory for it than for the shards that there are.
+  refuses({Matrix(ParameterCut::kRows, 1, 4, 1), {.tensor = 1 << 30}, {}},
+          "no rank has shard 1 (stage 0, rank 1)");
   refuses({Matrix(ParameterCut::kRows, 1, -4, 1), {}, {}},
           "the saved layout: a size is negative");
   refuses({Matrix(ParameterCut::kRows, 1, 4, 1), {}, {.tensor = 0}},
@@ -328,6 +340,49 @@ TEST(Reshard, RefusesLayoutsThatCannotBe) {
   refuses(
       {Matrix(ParameterCut::kVocabulary, 1, 4, 1), {}, {.vocab_multiple = 0}},
       "the new layout: a vocabulary cannot be padded to 0s");
+}
+
+// What one rank does not send, another would wait for.
+TEST(Reshard, RunsWithAsManyShardsAsItWasToldOf) {
+  const ReshardConfig config = {
+      Matrix(ParameterCut::kRows, 1, 4, 1), {.tensor = 2}, {.tensor = 1}};
+  for (const size_t given : {0, 2}) {
+    std::vector<Status> ends(2);
+    static_cast<void>(RunThreads(2, [&](const Communicator& comm) -> Status {
+      SP_ASSIGN_OR_RETURN(
+          const Reshard reshard,
+          Reshard::Create(comm, config, {{config.from, comm.rank(), 8}}));
+      // Both know now what they are to send.
+      SP_RETURN_IF_ERROR(comm.Barrier());
+      const Ints shard(2);
+      Ints loaded(4);
+      const std::vector<const void*> shards(comm.rank() == 1 ? given : 1,
+                                            shard.data());
+      ends[static_cast<size_t>(comm.rank())] =
+          reshard.Run(shards, loaded.data());
+      return OkStatus();
+    }));
+    EXPECT_EQ(ends[0].code(), StatusCode::kAborted) << ends[0].ToString();
+    EXPECT_EQ(ends[1].code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(ends[1].message(),
+              fmt::format("{} saved shards on rank 1, which has 1", given));
+  }
+}
+
+TEST(ReshardPlan, RefusesOwnersThatAreNone) {
+  const ReshardConfig config = {
+      Matrix(ParameterCut::kRows, 1, 4, 1), {.tensor = 2}, {.tensor = 1}};
+  const auto refusal = [&](const std::vector<int>& owners) {
+    const Status status = PlanReshard(config, owners, 2).status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_EQ(refusal({0}), "1 owners for 2 saved shards");
+  EXPECT_EQ(refusal({0, 1, 1}), "3 owners for 2 saved shards");
+  EXPECT_EQ(refusal({0, 2}),
+            "shard 1 (stage 0, rank 1) is on rank 2, and there are 2");
+  EXPECT_EQ(refusal({-1, 1}),
+            "shard 0 (stage 0, rank 0) is on rank -1, and there are 2");
 }
 
 TEST(Reshard, RefusesRanksThatDiffer) {

@@ -1,6 +1,7 @@
 #include "layers/reshard/shard_layout.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "layers/attention_block/head_share.h"
 #include "layers/tensor_parallel/vocab_partition.h"
@@ -101,6 +102,7 @@ const char* Name(ParameterCut cut) {
 }
 
 std::string ShardName(const ShardLayout& layout, int shard) {
+  if (layout.tensor < 1) return fmt::format("shard {}", shard);
   return fmt::format("shard {} (stage {}, rank {})", shard, layout.stage(shard),
                      layout.rank(shard));
 }
@@ -143,6 +145,9 @@ Status CheckLayout(const ReshardedParameter& p, const ShardLayout& layout) {
   if (layout.tensor < 1 || layout.pipeline < 1) {
     return InvalidArgument("there are no ranks in t = {}, p = {}",
                            layout.tensor, layout.pipeline);
+  }
+  if (layout.shards() > std::numeric_limits<int>::max()) {
+    return InvalidArgument("{} shards are too many", layout.shards());
   }
   if (p.cut == ParameterCut::kQkv) return CheckHeads(p, layout);
   if (p.cut == ParameterCut::kGateUp && p.rows % 2 != 0) {

@@ -69,12 +69,12 @@ struct ShardLayout {
   GateUpOrder gate_up = GateUpOrder::kStacked;
   int64_t vocab_multiple = 1;
 
-  int shards() const { return tensor * pipeline; }
+  int64_t shards() const { return int64_t{tensor} * pipeline; }
   int stage(int shard) const { return shard / tensor; }
   int rank(int shard) const { return shard % tensor; }
 };
 
-// "shard 5 (stage 1, rank 1)".
+// "shard 5 (stage 1, rank 1)"; "shard 5" of a layout that has no ranks.
 std::string ShardName(const ShardLayout& layout, int shard);
 // "t = 4, p = 2", and what else is not the usual.
 std::string Describe(const ReshardedParameter& parameter,
@@ -103,8 +103,8 @@ struct ShardPart {
 ShardPart PartOf(const ReshardedParameter& parameter, const ShardLayout& layout,
                  int shard);
 
-// kInvalidArgument for sizes that are negative, for a layout without ranks, and
-// for heads that cannot be cut so.
+// kInvalidArgument for sizes that are negative, for a layout without ranks or
+// with more shards than an int can number, and for heads that cannot be cut so.
 Status CheckLayout(const ReshardedParameter& parameter,
                    const ShardLayout& layout);
 
