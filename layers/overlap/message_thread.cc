@@ -1,5 +1,6 @@
 #include "layers/overlap/message_thread.h"
 
+#include <algorithm>
 #include <system_error>
 
 #include "collectives/current_rank.h"
@@ -33,10 +34,15 @@ MessageThread::~MessageThread() {
   if (thread_.joinable()) thread_.join();
 }
 
-int64_t MessageThread::Start(const PairedMessage& message) {
+StatusOr<int64_t> MessageThread::Start(const PairedMessage& message) {
   int64_t number = 0;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (next_ - awaited_ >= std::ssize(queue_)) {
+      return InvalidArgument(
+          "there is room for {} messages, and none of them was waited for",
+          queue_.size());
+    }
     number = next_++;
     queue_[static_cast<size_t>(number) % queue_.size()] = message;
   }
@@ -47,6 +53,7 @@ int64_t MessageThread::Start(const PairedMessage& message) {
 Status MessageThread::Wait(int64_t number) {
   std::unique_lock<std::mutex> lock(mutex_);
   exchanged_.wait(lock, [&] { return done_ > number; });
+  awaited_ = std::max(awaited_, number + 1);
   return error_;
 }
 

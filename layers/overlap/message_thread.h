@@ -5,9 +5,10 @@
 // done inside of Wait. So a rank that wants to compute meanwhile needs somebody
 // else to wait, and a core for them.
 //
-//     thread->Start({.out = x, .out_bytes = n, .to = 1, ...});   // number 0
+//     SP_ASSIGN_OR_RETURN(const int64_t number,
+//         thread->Start({.out = x, .out_bytes = n, .to = 1, ...}));
 //     ... compute ...
-//     SP_RETURN_IF_ERROR(thread->Wait(0));
+//     SP_RETURN_IF_ERROR(thread->Wait(number));
 //
 // (A Stream does the same and allocates for what it queues.)
 #ifndef SHARDPROOF_LAYERS_OVERLAP_MESSAGE_THREAD_H_
@@ -52,8 +53,9 @@ class MessageThread {
   MessageThread& operator=(const MessageThread&) = delete;
 
   // Returns at once. Messages are exchanged one after another, and numbered
-  // from 0 over the life of this.
-  int64_t Start(const PairedMessage& message);
+  // from 0 over the life of this. kInvalidArgument where `capacity` messages are
+  // waited for by nobody yet, and then this one is not started.
+  StatusOr<int64_t> Start(const PairedMessage& message);
   // Returns once message `number` and those before it are exchanged; the first
   // error of all so far, after which nothing is exchanged any more.
   Status Wait(int64_t number);
@@ -67,6 +69,7 @@ class MessageThread {
   // Guarded by mutex_.
   std::vector<PairedMessage> queue_;  // Message n is at n mod its size.
   int64_t next_ = 0;                  // To be started.
+  int64_t awaited_ = 0;               // Those before it were waited for.
   int64_t done_ = 0;                  // Exchanged, or given up.
   bool closed_ = false;
   Status error_;

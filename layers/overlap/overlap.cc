@@ -31,6 +31,14 @@ int64_t SentWidth(const OverlapConfig& config) {
   return config.kind == OverlapKind::kColumn ? config.in : config.out;
 }
 
+// Chunks with tokens on some rank; the first rank has most. What more there are
+// is empty everywhere, and nothing is sent for it.
+int ChunksOf(const OverlapConfig& config, int ranks) {
+  const int64_t most = BalancedChunk(config.tokens, ranks, 0).count;
+  return static_cast<int>(
+      std::clamp<int64_t>(most, 1, std::max(1, config.chunks)));
+}
+
 Status Check(const Communicator& comm, const OverlapConfig& config) {
   constexpr const char* kModes[] = {"", ", overlapped", ", message thread"};
   const std::string text = fmt::format(
@@ -43,6 +51,13 @@ Status Check(const Communicator& comm, const OverlapConfig& config) {
     return InvalidArgument("{}: a size is negative", text);
   }
   if (config.chunks < 1) return InvalidArgument("{}: no chunks", text);
+  const int64_t exchanges =
+      int64_t{2} * (comm.size() - 1) * ChunksOf(config, comm.size());
+  if (exchanges > kMostOverlapExchanges) {
+    return InvalidArgument(
+        "{}: {} exchanges in a pass are more than {}; use fewer chunks", text,
+        exchanges, kMostOverlapExchanges);
+  }
   return CheckLayerType(config.dtype).WithContext(text);
 }
 
@@ -52,7 +67,7 @@ OverlapSchedules PlanOverlap(const OverlapConfig& config, int ranks, int rank) {
   const OverlapPlace place = {.tokens = config.tokens,
                               .ranks = ranks,
                               .rank = rank,
-                              .chunks = config.chunks,
+                              .chunks = ChunksOf(config, ranks),
                               .overlap = config.mode != OverlapMode::kChunked};
   if (config.kind == OverlapKind::kColumn) {
     return {GatherSchedule(place, false), ScatterAndGatherSchedule(place)};
@@ -175,7 +190,7 @@ Status OverlapLinear::State::Start(const OverlapExchange& exchange,
       .from = (rank + ranks - exchange.distance) % ranks,
       .tag = gather ? 0 : 1};
   if (thread_ != nullptr) {
-    pending.number = thread_->Start(m);
+    SP_ASSIGN_OR_RETURN(pending.number, thread_->Start(m));
   } else {
     SP_ASSIGN_OR_RETURN(pending.requests[0],
                         comm_.Irecv(m.in, m.in_bytes, m.from, m.tag));
@@ -320,13 +335,19 @@ OverlapLinear::OverlapLinear(std::shared_ptr<State> state)
 StatusOr<OverlapLinear> OverlapLinear::Create(const Communicator& comm,
                                               const OverlapConfig& config) {
   SP_RETURN_IF_ERROR(Check(comm, config));
-  return Create(comm, config, PlanOverlap(config, comm.size(), comm.rank()));
+  return Make(comm, config, PlanOverlap(config, comm.size(), comm.rank()));
 }
 
 StatusOr<OverlapLinear> OverlapLinear::Create(const Communicator& comm,
                                               const OverlapConfig& config,
                                               OverlapSchedules schedules) {
   SP_RETURN_IF_ERROR(Check(comm, config));
+  return Make(comm, config, std::move(schedules));
+}
+
+StatusOr<OverlapLinear> OverlapLinear::Make(const Communicator& comm,
+                                            const OverlapConfig& config,
+                                            OverlapSchedules schedules) {
   auto state = std::make_shared<State>(comm, config, std::move(schedules));
   SP_RETURN_IF_ERROR(AgreeOnStatus(comm, state->Allocate()));
   SP_RETURN_IF_ERROR(state->StartThread());

@@ -79,9 +79,14 @@ struct OverlapConfig {
   int64_t out = 0;
   DType dtype = DType::kF32;  // f64, f32, bf16 or f16.
   bool bias = false;
-  int chunks = 1;  // Of the tokens of one rank.
+  // Of the tokens of one rank; more than it has tokens are as many as those.
+  int chunks = 1;
   OverlapMode mode = OverlapMode::kOverlapped;
 };
+
+// Of a backward pass that scatters and gathers, 2 (t - 1) C: a schedule of as
+// many is about 100 MiB long.
+inline constexpr int64_t kMostOverlapExchanges = int64_t{1} << 20;
 
 struct OverlapSchedules {
   OverlapSchedule forward;
@@ -109,8 +114,8 @@ class OverlapLinear {
   };
 
   // Collective; the same error on every rank: kInvalidArgument for a negative
-  // size, for less than one chunk, or where ranks differ; kUnsupported for the
-  // type; kOutOfMemory for the workspaces, which are all the memory that the
+  // size, for less than one chunk, for more than kMostOverlapExchanges, or where
+  // ranks differ; kUnsupported for the type; kOutOfMemory for the workspaces, which are all the memory that the
   // layer ever asks for: tokens x in (out) gathered, and, to scatter, as much
   // again twice. kUnavailable where no thread can be started.
   static StatusOr<OverlapLinear> Create(const Communicator& comm,
@@ -133,6 +138,10 @@ class OverlapLinear {
  private:
   class State;
   explicit OverlapLinear(std::shared_ptr<State> state);
+  // Of what has been checked.
+  static StatusOr<OverlapLinear> Make(const Communicator& comm,
+                                      const OverlapConfig& config,
+                                      OverlapSchedules schedules);
 
   std::shared_ptr<State> state_;
 };

@@ -208,6 +208,36 @@ TEST(OverlapLinear, MoreRanksThanTokensAndFeatures) {
 TEST(OverlapLinear, MoreChunksThanTokens) {
   Expect(3, {.tokens = 7, .in = 4, .out = 6, .chunks = 9});
 }
+// A schedule has no steps for chunks that are empty everywhere.
+TEST(OverlapLinear, AnyNumberOfChunks) {
+  const OverlapConfig config = {
+      .tokens = 7, .in = 4, .out = 6, .chunks = 1 << 30};
+  EXPECT_EQ(PlanOverlap(config, 3, 2).forward.exchanges.size(), 2U * 3);
+  EXPECT_EQ(OverlapForwardCost(3, config).total.messages, 2 * 7);
+  Expect(3, config);
+}
+TEST(OverlapLinear, RefusesMoreExchangesThanASchedulesRoom) {
+  const auto create = [](int64_t tokens, int chunks) {
+    std::vector<Status> made(3);
+    OnRanks(3, [&](const Communicator& comm) {
+      made[static_cast<size_t>(comm.rank())] =
+          OverlapLinear::Create(comm, {.tokens = tokens, .chunks = chunks})
+              .status();
+      return OkStatus();
+    });
+    for (const Status& s : made) EXPECT_EQ(s.ToString(), made[0].ToString());
+    return made[0];
+  };
+  const Status refusal = create(int64_t{1} << 40, 1 << 30);
+  EXPECT_EQ(refusal.code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(refusal.message(),
+            "column linear layer in 1073741824 chunks of 1099511627776 tokens, "
+            "0 to 0, f32, overlapped: 4294967296 exchanges in a pass are more "
+            "than 1048576; use fewer chunks");
+  EXPECT_EQ(create(int64_t{1} << 40, (1 << 18) + 1).code(),
+            StatusCode::kInvalidArgument);
+  EXPECT_TRUE(create(0, 1 << 30).ok());
+}
 TEST(OverlapLinear, WithoutTokens) {
   Expect(3, {.tokens = 0, .in = 4, .out = 6, .chunks = 2});
 }
@@ -251,7 +281,9 @@ TEST(MessageThread, AsksForNoMemoryInTheSteadyState) {
     SP_ASSIGN_OR_RETURN(const auto thread, MessageThread::Create(comm, 4));
     const auto exchange = [&]() -> Status {
       int64_t last = 0;
-      for (int i = 0; i < 4; ++i) last = thread->Start({});
+      for (int i = 0; i < 4; ++i) {
+        SP_ASSIGN_OR_RETURN(last, thread->Start({}));
+      }
       return thread->Wait(last);
     };
     SP_RETURN_IF_ERROR(exchange());
@@ -271,18 +303,35 @@ TEST(MessageThread, ExchangesInOrder) {
       out.emplace_back(5000, static_cast<float>(10 * comm.rank() + i));
     }
     for (size_t i = 0; i < 6; ++i) {
-      const int64_t number = thread->Start({.out = out[i].data(),
-                                            .out_bytes = out[i].size() * 4,
-                                            .to = other,
-                                            .in = in[i].data(),
-                                            .in_bytes = in[i].size() * 4,
-                                            .from = other});
+      SP_ASSIGN_OR_RETURN(const int64_t number,
+                          thread->Start({.out = out[i].data(),
+                                         .out_bytes = out[i].size() * 4,
+                                         .to = other,
+                                         .in = in[i].data(),
+                                         .in_bytes = in[i].size() * 4,
+                                         .from = other}));
       EXPECT_EQ(number, static_cast<int64_t>(i));
       if (i % 3 == 2) SP_RETURN_IF_ERROR(thread->Wait(number));
     }
     for (int i = 0; i < 6; ++i) {
       EXPECT_EQ(in[static_cast<size_t>(i)],
                 Floats(5000, static_cast<float>(10 * other + i)));
+    }
+    return OkStatus();
+  });
+}
+
+TEST(MessageThread, HasRoomForAsManyAsItWasMadeFor) {
+  OnRanks(1, [&](const Communicator& comm) -> Status {
+    SP_ASSIGN_OR_RETURN(const auto thread, MessageThread::Create(comm, 2));
+    for (int64_t first = 0; first < 4; first += 2) {
+      for (int64_t i = 0; i < 2; ++i) {
+        SP_ASSIGN_OR_RETURN(const int64_t number, thread->Start({}));
+        EXPECT_EQ(number, first + i);
+      }
+      EXPECT_EQ(thread->Start({}).status().code(),
+                StatusCode::kInvalidArgument);
+      SP_RETURN_IF_ERROR(thread->Wait(first + 1));
     }
     return OkStatus();
   });
@@ -300,12 +349,13 @@ TEST(MessageThread, EndsWhenAPeerAborts) {
       started.wait(false);
       comm.Abort("no more");
     } else {
-      const int64_t number = thread->Start({.out = out.data(),
-                                            .out_bytes = out.size() * 4,
-                                            .to = 1,
-                                            .in = in.data(),
-                                            .in_bytes = in.size() * 4,
-                                            .from = 1});
+      SP_ASSIGN_OR_RETURN(const int64_t number,
+                          thread->Start({.out = out.data(),
+                                         .out_bytes = out.size() * 4,
+                                         .to = 1,
+                                         .in = in.data(),
+                                         .in_bytes = in.size() * 4,
+                                         .from = 1}));
       started = true;
       started.notify_one();
       end = thread->Wait(number);
