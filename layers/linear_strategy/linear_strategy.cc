@@ -5,6 +5,7 @@
 #include "collectives/chunks.h"
 #include "layers/kernels/activation.h"
 #include "layers/kernels/gemm.h"
+#include "layers/tensor_parallel/agree.h"
 #include "layers/tensor_parallel/parallel_region.h"
 
 namespace shardproof {
@@ -49,17 +50,29 @@ StatusOr<StrategyLinear> StrategyLinear::Create(
   layer.config_ = config;
   layer.local_in_ = BalancedChunk(config.in, comm.size(), comm.rank()).count;
   layer.local_out_ = BalancedChunk(config.out, comm.size(), comm.rank()).count;
-  const FeatureShape sent = SentShape(config);
-  SP_ASSIGN_OR_RETURN(layer.split_,
-                      FeatureSplit::Create(comm, sent, collectives));
-  SP_ASSIGN_OR_RETURN(
-      layer.whole_, comm.Allocate(static_cast<size_t>(sent.tokens * sent.width *
-                                                      SizeOf(sent.dtype))));
+  const auto allocate = [&]() -> Status {
+    const FeatureShape sent = SentShape(config);
+    SP_ASSIGN_OR_RETURN(layer.split_,
+                        FeatureSplit::Create(comm, sent, collectives,
+                                             FeatureSplit::Parts::kElsewhere));
+    SP_ASSIGN_OR_RETURN(layer.whole_,
+                        comm.Allocate(static_cast<size_t>(
+                            sent.tokens * sent.width * SizeOf(sent.dtype))));
+    return OkStatus();
+  };
+  SP_RETURN_IF_ERROR(AgreeOnStatus(comm, allocate()));
   return layer;
 }
 
 Status StrategyLinear::Forward(const ForwardArgs& args,
                                const Stream& stream) const {
+  SP_RETURN_IF_ERROR(RunForward(args, stream));
+  forward_done_ = true;
+  return OkStatus();
+}
+
+Status StrategyLinear::RunForward(const ForwardArgs& args,
+                                  const Stream& stream) const {
   const auto& [tokens, in, out, dtype, bias, strategy] = config_;
   if (gathers()) {
     SP_RETURN_IF_ERROR(split_.GatherFrom(stream, args.x, whole_.data()));
@@ -81,6 +94,9 @@ Status StrategyLinear::Forward(const ForwardArgs& args,
 
 Status StrategyLinear::Backward(const BackwardArgs& args,
                                 const Stream& stream) const {
+  if (!std::exchange(forward_done_, false)) {
+    return InvalidArgument("a backward pass without a forward pass before it");
+  }
   const auto& [tokens, in, out, dtype, bias, strategy] = config_;
   if (bias) {
     SP_RETURN_IF_ERROR(

@@ -55,7 +55,7 @@ enum class LinearStrategy : uint8_t { kGather, kScatter };
 
 // Seconds, in any unit: only their ratio counts.
 struct LinearRates {
-  double beta = 1;   // For a byte sent.
+  double beta = 1;   // For a byte sent; more than 0.
   double gamma = 0;  // For a byte added to another.
   bool training = true;
 };
@@ -98,8 +98,8 @@ class StrategyLinear {
 
   // Collective; the same error on every rank: kInvalidArgument for a negative
   // size or where ranks differ, kUnsupported for the type, kOutOfMemory. Asks
-  // for two workspaces of tokens x in (gather) or tokens x out, and one of this
-  // rank's part.
+  // for two workspaces of tokens x in (gather) or tokens x out, on one rank for
+  // one.
   static StatusOr<StrategyLinear> Create(
       const Communicator& comm, const StrategyLinearConfig& config,
       const CollectiveFamily& collectives = kAutoCollectives);
@@ -107,7 +107,8 @@ class StrategyLinear {
   // Collective. Errors are those of the transport.
   Status Forward(const ForwardArgs& args,
                  const Stream& stream = Stream::Inline()) const;
-  // Of the last Forward, once: the gathered x is used up.
+  // Of the last Forward, once: the gathered x is used up. kInvalidArgument for
+  // another, with either strategy.
   Status Backward(const BackwardArgs& args,
                   const Stream& stream = Stream::Inline()) const;
 
@@ -117,12 +118,15 @@ class StrategyLinear {
 
  private:
   StrategyLinear() = default;
+  Status RunForward(const ForwardArgs& args, const Stream& stream) const;
   bool gathers() const { return config_.strategy == LinearStrategy::kGather; }
 
   StrategyLinearConfig config_;
   int64_t local_in_ = 0, local_out_ = 0;
   FeatureSplit split_;  // Of the inputs (gather) or the outputs.
   Buffer whole_;        // X, DY, or this rank's term of either's gradient.
+  // There is what a Backward needs, as in whole_.
+  mutable bool forward_done_ = false;
 };
 
 // What one pass sends. The family must have costs.

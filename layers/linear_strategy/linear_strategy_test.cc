@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <string_view>
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
@@ -81,6 +82,65 @@ TEST(StrategyLinear, RefusesOnEveryRankAlike) {
               "ranks 0 and 1 make different layers: \"linear layer of 0 "
               "tokens, 3 to 0, f32, that gathers its inputs\" and \"linear "
               "layer of 0 tokens, 3 to 0, f32, that scatters its outputs\"");
+  }
+}
+
+// Parts of 2^52 bytes, of workspaces of 2^53, which are asked for at once: a
+// part that nothing is made in is not.
+TEST(StrategyLinear, RefusesOnEveryRankAlikeWhatIsTooLarge) {
+  for (const LinearStrategy strategy : {kGather, kScatter}) {
+    std::vector<Status> refusals(2);
+    const Status ran = RunThreads(2, [&](const Communicator& comm) {
+      const int64_t in = strategy == kGather ? 2 : 0;
+      refusals[static_cast<size_t>(comm.rank())] =
+          StrategyLinear::Create(comm, {.tokens = int64_t{1} << 50,
+                                        .in = in,
+                                        .out = 2 - in,
+                                        .strategy = strategy})
+              .status();
+      return OkStatus();
+    });
+    ASSERT_TRUE(ran.ok()) << ran.ToString();
+    for (const Status& refusal : refusals) {
+      EXPECT_EQ(refusal.code(), StatusCode::kOutOfMemory);
+      EXPECT_EQ(refusal.message().substr(0, 8), "rank 0: ");
+      EXPECT_NE(refusal.message().find("8192 TiB"), std::string_view::npos)
+          << refusal.message();
+      EXPECT_EQ(refusal.ToString(), refusals[0].ToString());
+    }
+  }
+}
+
+TEST(StrategyLinear, GoesBackOnceForEachForward) {
+  for (const LinearStrategy strategy : {kGather, kScatter}) {
+    const Status ran = RunThreads(2, [&](const Communicator& comm) -> Status {
+      SP_ASSIGN_OR_RETURN(
+          const StrategyLinear layer,
+          StrategyLinear::Create(
+              comm, {.tokens = 1, .in = 2, .out = 2, .strategy = strategy}));
+      const Floats x(1, 2), w(2, 3), dy(1, 7);
+      Floats y(1), dx(1, -1), dw(2);
+      const auto forward = [&] {
+        return layer.Forward({.x = x.data(), .w = w.data(), .y = y.data()});
+      };
+      const auto backward = [&] {
+        return layer.Backward({.x = x.data(),
+                               .w = w.data(),
+                               .dy = dy.data(),
+                               .dx = dx.data(),
+                               .dw = dw.data()});
+      };
+      EXPECT_EQ(backward().code(), StatusCode::kInvalidArgument);
+      EXPECT_EQ(dx[0], -1);
+      for (int i = 0; i < 2; ++i) {
+        SP_RETURN_IF_ERROR(forward());
+        SP_RETURN_IF_ERROR(backward());
+        EXPECT_EQ(dx[0], 2 * 7 * 3);
+        EXPECT_EQ(backward().code(), StatusCode::kInvalidArgument);
+      }
+      return OkStatus();
+    });
+    EXPECT_TRUE(ran.ok()) << ran.ToString();
   }
 }
 

@@ -26,9 +26,10 @@ void CopyRows(int64_t rows, int64_t row, const std::byte* from,
 
 }  // namespace
 
-StatusOr<FeatureSplit> FeatureSplit::Create(
-    const Communicator& comm, const FeatureShape& shape,
-    const CollectiveFamily& collectives) {
+StatusOr<FeatureSplit> FeatureSplit::Create(const Communicator& comm,
+                                            const FeatureShape& shape,
+                                            const CollectiveFamily& collectives,
+                                            Parts parts) {
   FeatureSplit split;
   split.comm_ = comm;
   split.shape_ = shape;
@@ -39,9 +40,11 @@ StatusOr<FeatureSplit> FeatureSplit::Create(
   const auto bytes = [&](int64_t elements) {
     return static_cast<size_t>(elements * SizeOf(shape.dtype));
   };
-  SP_ASSIGN_OR_RETURN(
-      split.part_,
-      comm.Allocate(bytes(split.counts_[static_cast<size_t>(comm.rank())])));
+  if (parts == Parts::kWorkspace) {
+    SP_ASSIGN_OR_RETURN(
+        split.part_,
+        comm.Allocate(bytes(split.counts_[static_cast<size_t>(comm.rank())])));
+  }
   SP_ASSIGN_OR_RETURN(split.gathered_,
                       comm.Allocate(bytes(shape.tokens * shape.width)));
   return split;

@@ -43,12 +43,17 @@ struct FeatureShape {
 
 class FeatureSplit {
  public:
+  // Where parts lie: in a workspace, for Slice, Part and Gather; or only where
+  // GatherFrom and Scatter are told, and the three must not be called.
+  enum class Parts : uint8_t { kWorkspace, kElsewhere };
+
   FeatureSplit() = default;
-  // A local call. Two workspaces are made here, of tokens x own and tokens x
-  // width (none on one rank).
+  // A local call. Workspaces are made here, of tokens x width and, if so asked,
+  // of tokens x own (none on one rank).
   static StatusOr<FeatureSplit> Create(const Communicator& comm,
                                        const FeatureShape& shape,
-                                       const CollectiveFamily& collectives);
+                                       const CollectiveFamily& collectives,
+                                       Parts parts = Parts::kWorkspace);
 
   // This rank's columns of `whole`: a workspace, or `whole` itself on one rank.
   // Valid until the next Slice or Part.

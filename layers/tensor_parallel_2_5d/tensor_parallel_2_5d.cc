@@ -64,8 +64,8 @@ StatusOr<TensorParallel2p5dLinear> TensorParallel2p5dLinear::Create(
   if (side == 0 || plane_ranks * config.depth != comm.size()) {
     return InvalidArgument(
         "{}: {} ranks are no q x q x {} mesh; {}, {}, {} and so on are", text,
-        comm.size(), config.depth, config.depth, 4 * config.depth,
-        9 * config.depth);
+        comm.size(), config.depth, config.depth, int64_t{4} * config.depth,
+        int64_t{9} * config.depth);
   }
   SP_ASSIGN_OR_RETURN(
       const Mesh mesh,

@@ -129,6 +129,13 @@ TEST(TensorParallel2p5d, RefusesRanksThatAreNoMesh) {
                               ranks));
   }
 }
+TEST(TensorParallel2p5d, RefusesADepthOfWhichNineTimesIsNoInt) {
+  ExpectRefused(2, {{.linear = {.tokens = 4}, .depth = 500000000}},
+                StatusCode::kInvalidArgument,
+                "f32 linear layer of 4 tokens, 0 to 0, on a mesh of depth "
+                "500000000: 2 ranks are no q x q x 500000000 mesh; 500000000, "
+                "2000000000, 4500000000 and so on are");
+}
 TEST(TensorParallel2p5d, RefusesADepthBelowOne) {
   ExpectRefused(2, {{.linear = {.tokens = 4}, .depth = 0}},
                 StatusCode::kInvalidArgument,

@@ -1,6 +1,7 @@
 #include "layers/tensor_parallel_3d/tensor_parallel_3d.h"
 
 #include <span>
+#include <utility>
 
 #include "collectives/chunks.h"
 #include "collectives/direct/queue.h"
@@ -127,6 +128,13 @@ Status TensorParallel3dLinear::AllocateWorkspaces(const Communicator& comm) {
 
 Status TensorParallel3dLinear::Forward(const MeshLinearForwardArgs& args,
                                        const Stream& stream) const {
+  SP_RETURN_IF_ERROR(RunForward(args, stream));
+  forward_done_ = true;
+  return OkStatus();
+}
+
+Status TensorParallel3dLinear::RunForward(const MeshLinearForwardArgs& args,
+                                          const Stream& stream) const {
   const DType dtype = config_.linear.dtype;
   SP_ASSIGN_OR_RETURN(const void* const x,
                       Gather(stream, along_out_, collectives_,
@@ -160,6 +168,9 @@ Status TensorParallel3dLinear::Forward(const MeshLinearForwardArgs& args,
 
 Status TensorParallel3dLinear::Backward(const MeshLinearBackwardArgs& args,
                                         const Stream& stream) const {
+  if (!std::exchange(forward_done_, false)) {
+    return InvalidArgument("a backward pass without a forward pass before it");
+  }
   const DType dtype = config_.linear.dtype;
   const bool alone = side_ == 1;
   SP_ASSIGN_OR_RETURN(const void* const gathered,

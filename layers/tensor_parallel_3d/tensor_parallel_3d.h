@@ -86,7 +86,8 @@ class TensorParallel3dLinear {
   // Collective. Errors are those of the transport.
   Status Forward(const MeshLinearForwardArgs& args,
                  const Stream& stream = Stream::Inline()) const;
-  // Of the last Forward, once: the gathered x is used up.
+  // Of the last Forward, once: the gathered x is used up. kInvalidArgument for
+  // another, on one rank too.
   Status Backward(const MeshLinearBackwardArgs& args,
                   const Stream& stream = Stream::Inline()) const;
 
@@ -99,6 +100,8 @@ class TensorParallel3dLinear {
  private:
   TensorParallel3dLinear() = default;
   Status AllocateWorkspaces(const Communicator& comm);
+  Status RunForward(const MeshLinearForwardArgs& args,
+                    const Stream& stream) const;
   // Elements of the parts of each rank of the direction in which it is cut.
   struct Counts {
     std::vector<int64_t> x, w, y, b;
@@ -114,6 +117,8 @@ class TensorParallel3dLinear {
   // x, then this rank's term of dx; w; its term of dw; its term of y, then dy;
   // b, then its term of db.
   Buffer x_, w_, w_term_, y_, bias_;
+  // There is what a Backward needs, as in x_ and w_.
+  mutable bool forward_done_ = false;
 };
 
 // What one pass sends on `ranks` ranks, a cube. The family must have costs.

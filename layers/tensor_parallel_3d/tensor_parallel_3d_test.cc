@@ -132,6 +132,31 @@ TEST(TensorParallel3d, RefusesLayersThatDiffer) {
       "in and out exchanged\"");
 }
 
+TEST(TensorParallel3d, GoesBackOnceForEachForward) {
+  const MeshLinearConfig linear = {.tokens = 4, .in = 6, .out = 2};
+  const Whole expected = Expected(linear);
+  for (const int ranks : {1, 8}) {
+    const Status ran =
+        RunThreads(ranks, [&](const Communicator& comm) -> Status {
+          SP_ASSIGN_OR_RETURN(const Layer layer,
+                              Layer::Create(comm, {.linear = linear}));
+          Local own(layer.blocks(), linear, expected);
+          const auto backward = [&] {
+            return layer.Backward({own.x.data(), own.w.data(), own.dy.data(),
+                                   own.dx.data(), own.dw.data(), nullptr});
+          };
+          EXPECT_EQ(backward().code(), StatusCode::kInvalidArgument);
+          for (int i = 0; i < 2; ++i) {
+            SP_RETURN_IF_ERROR(own.Run(layer));
+            EXPECT_EQ(own.dx, Block(layer.blocks().x, linear.in, expected.dx));
+            EXPECT_EQ(backward().code(), StatusCode::kInvalidArgument);
+          }
+          return OkStatus();
+        });
+    EXPECT_TRUE(ran.ok()) << ran.ToString();
+  }
+}
+
 // The formulas of the header, for sizes that the cube divides.
 TEST(TensorParallel3d, SendsWhatTheHeaderSays) {
   for (const int64_t q : {1, 2, 3}) {
