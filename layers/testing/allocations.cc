@@ -29,41 +29,46 @@ void* CountedOrThrow(size_t bytes, size_t alignment) {
 
 }  // namespace
 
-// The array forms, which call these, are those of the library. Not inlined: GCC
-// takes a free that it sees beside a new for a mistake.
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  return CountedOrThrow(bytes, 0);
-}
-[[gnu::noinline]] void* operator new(size_t bytes, std::align_val_t alignment) {
-  return CountedOrThrow(bytes, static_cast<size_t>(alignment));
-}
-[[gnu::noinline]] void* operator new(size_t bytes,
-                                     const std::nothrow_t&) noexcept {
-  return Counted(bytes, 0);
-}
-[[gnu::noinline]] void* operator new(size_t bytes, std::align_val_t alignment,
-                                     const std::nothrow_t&) noexcept {
-  return Counted(bytes, static_cast<size_t>(alignment));
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, size_t) noexcept {
-  std::free(p);
-}
-[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept {
-  std::free(p);
-}
-[[gnu::noinline]] void operator delete(void* p, size_t,
-                                       std::align_val_t) noexcept {
-  std::free(p);
-}
-[[gnu::noinline]] void operator delete(void* p,
-                                       const std::nothrow_t&) noexcept {
-  std::free(p);
-}
-[[gnu::noinline]] void operator delete(void* p, std::align_val_t,
-                                       const std::nothrow_t&) noexcept {
-  std::free(p);
-}
+// The array forms too: a sanitizer's own do not come here. Not inlined: GCC takes
+// a free that it sees beside a new for a mistake.
+#define SHARDPROOF_COUNT(new_form, delete_form)                            \
+  [[gnu::noinline]] void* new_form(size_t bytes) {                         \
+    return CountedOrThrow(bytes, 0);                                       \
+  }                                                                        \
+  [[gnu::noinline]] void* new_form(size_t bytes, std::align_val_t align) { \
+    return CountedOrThrow(bytes, static_cast<size_t>(align));              \
+  }                                                                        \
+  [[gnu::noinline]] void* new_form(size_t bytes,                           \
+                                   const std::nothrow_t&) noexcept {       \
+    return Counted(bytes, 0);                                              \
+  }                                                                        \
+  [[gnu::noinline]] void* new_form(size_t bytes, std::align_val_t align,   \
+                                   const std::nothrow_t&) noexcept {       \
+    return Counted(bytes, static_cast<size_t>(align));                     \
+  }                                                                        \
+  [[gnu::noinline]] void delete_form(void* p) noexcept { std::free(p); }   \
+  [[gnu::noinline]] void delete_form(void* p, size_t) noexcept {           \
+    std::free(p);                                                          \
+  }                                                                        \
+  [[gnu::noinline]] void delete_form(void* p, std::align_val_t) noexcept { \
+    std::free(p);                                                          \
+  }                                                                        \
+  [[gnu::noinline]] void delete_form(void* p, size_t,                      \
+                                     std::align_val_t) noexcept {          \
+    std::free(p);                                                          \
+  }                                                                        \
+  [[gnu::noinline]] void delete_form(void* p,                              \
+                                     const std::nothrow_t&) noexcept {     \
+    std::free(p);                                                          \
+  }                                                                        \
+  [[gnu::noinline]] void delete_form(void* p, std::align_val_t,            \
+                                     const std::nothrow_t&) noexcept {     \
+    std::free(p);                                                          \
+  }
+
+SHARDPROOF_COUNT(operator new, operator delete)
+SHARDPROOF_COUNT(operator new[], operator delete[])
+#undef SHARDPROOF_COUNT
 
 namespace shardproof {
 
