@@ -15,8 +15,8 @@
 namespace shardproof {
 namespace {
 
-// Without --time-budget: short enough to wait for, with half a minute for the case
-// under way.
+// Without --time-budget: short enough to wait for, with half a minute for the
+// case under way.
 constexpr double kBudgetSeconds = 130;
 constexpr double kVerifyShare = 0.4;
 // Tokens of a layer: enough that the products are products, few enough that an
