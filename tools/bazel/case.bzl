@@ -36,7 +36,7 @@ def case_folders(
         case_deps = [],
         test_deps = [],
         tags = {},
-        mpi_ranks = [2, 3],
+        mpi_ranks = {},
         visibility = None):
     """Makes the targets of every case folder of this package.
 
@@ -47,17 +47,18 @@ def case_folders(
       test_deps: further deps of every *_test.cc.
       tags: folder -> tags of its tests: "no_mpi" leaves F_mpi_test out, "no_asan", "no_tsan" and "no_ubsan" leave
         the tests out of a sanitizer.
-      mpi_ranks: the numbers of ranks that F_mpi_test runs with, one after the other.
+      mpi_ranks: folder -> the numbers of ranks that its F_mpi_test runs with, one after the other, where it is not 2
+        and 3.
       visibility: of the libraries. Cases are for the binary that holds them all.
     """
     folders = [path[:-len("/case.cc")] for path in native.glob(["*/case.cc"])]
-    for folder in list(folder_deps) + list(tags):
+    for folder in list(folder_deps) + list(tags) + list(mpi_ranks):
         if folder not in folders:
             fail("case_folders: there is no %s/case.cc; the folders are %s" % (folder, ", ".join(folders)))
     for folder in folders:
         _library(folder, deps + folder_deps.get(folder, []), visibility)
         _case(folder, case_deps)
-        _tests(folder, test_deps, tags.get(folder, []), mpi_ranks)
+        _tests(folder, test_deps, tags.get(folder, []), mpi_ranks.get(folder, [2, 3]))
         _bench(folder, tags.get(folder, []))
     native.cc_library(
         name = "libraries",
