@@ -143,8 +143,9 @@ StatusOr<std::vector<Job>> ChooseJobs(const Options& options, Purpose purpose,
     for (const CaseInfo* info : cases) {
       for (const ErasedVariant& v : info->variants) names.push_back(v.name);
     }
-    return InvalidArgument("--variant \"{}\" matches none of {}",
-                           options.variant, Near(options.variant, names));
+    return InvalidArgument(
+        "--variant \"{}\" matches none of {} (it has to match a whole name)",
+        options.variant, Near(options.variant, names));
   }
   if (jobs.empty()) {
     return InvalidArgument(

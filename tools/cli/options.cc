@@ -47,7 +47,7 @@ void AddSelectionFlags(CLI::App& app, Options& options) {
                  "The same as --axis dtype=...: f64 f32 bf16 f16 e4m3 e5m2 i8 "
                  "u8 i32 i64");
   app.add_option("--variant", options.variant,
-                 "Variants whose name matches this regular expression");
+                 "Variants whose whole name matches this regular expression");
   app.add_option("--seed", options.seed, "Of all inputs")
       ->capture_default_str();
   app.add_option("--memory", options.memory,
