@@ -197,7 +197,8 @@ const RegisterCase kColumnParallelLinear(Case<P>{
             "sequence-parallel gathers x, gathers it again, scatters dx; "
             "gather_output gathers y",
     .axes =
-        {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+        {Axis("dtype", &P::dtype,
+              {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
              .Bench({DType::kF32, DType::kBF16}),
          Axis("sequence_parallel", &P::sequence_parallel, {false, true})
              .Smoke({false, true}),

@@ -319,7 +319,8 @@ const RegisterCase kDataParallel(Case<P>{
     .name = "layers/data_parallel",
     .what = "gradients of a batch that is cut over replicas: sums buckets over "
             "replicas, the token count first, and divides",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32}),
              Axis("reduces", &P::reduces, {true, false}).Bench({true, false}),
              Axis("tensor_parallel", &P::tensor_parallel, {1, 2}).Bench({1}),

@@ -133,7 +133,8 @@ const RegisterCase kDataParallelInference(Case<P>{
     .name = "layers/data_parallel_inference",
     .what =
         "a model on a batch that is cut over the ranks: gathers the results",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("rows", &P::rows, {33, 3, 0}).Bench({512}),
              Axis("in", &P::in, {40}).Bench({1024}),

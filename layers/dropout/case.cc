@@ -231,7 +231,8 @@ const RegisterCase kDropout(Case<P>{
     .what = "dropout with a mask by index in the whole tensor: equal where it "
             "is replicated, and where it is sharded that of the shard; sends "
             "nothing",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("layout", &P::layout,
                   {Layout::kReplicated, Layout::kTokens, Layout::kFeatures,

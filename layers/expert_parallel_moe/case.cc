@@ -378,7 +378,8 @@ const RegisterCase kExpertParallelMoe(Case<P>{
     .what =
         "mixture of experts over ranks: all_to_all to the experts and back, "
         "both ways; losses, router and shared expert summed over ranks",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("activation", &P::activation, {"swiglu", "gelu"})
                  .Bench({"swiglu"}),

@@ -152,7 +152,8 @@ const RegisterCase kLinearStrategy(Case<P>{
     .what = "y = x w^T + b between tensors that are cut by feature: gathers x "
             "and scatters dx, or scatters y and gathers dy, which is chosen by "
             "the shapes",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32}),
              Axis("strategy", &P::strategy, {Asked::kGather, Asked::kScatter})
                  .Bench({Asked::kGather, Asked::kScatter, Asked::kChosen}),

@@ -311,7 +311,8 @@ const RegisterCase kMlp(Case<P>{
     .what = "feed-forward block, column- then row-parallel: sums y over ranks "
             "forward, dx backward; sequence-parallel gathers x, scatters y, "
             "gathers dy and x, scatters dx",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("activation", &P::activation,
                   {Activation::kSwiGlu, Activation::kGeluTanh}),

@@ -255,7 +255,8 @@ const RegisterCase kNorm(Case<P>{
     .name = "layers/norm",
     .what = "LayerNorm and RMSNorm, with the sum with a residual: sends "
             "nothing; sequence-parallel sums the gradients of the weights",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("kind", &P::kind, {NormKind::kLayerNorm, NormKind::kRmsNorm}),
              Axis("sequence_parallel", &P::sequence_parallel, {false, true})

@@ -331,7 +331,8 @@ const RegisterCase kOverlap(Case<P>{
     .what = "sequence-parallel linear layers in chunks: all_gather + GEMM and "
             "GEMM + reduce_scatter, a chunk is sent while another is "
             "multiplied",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32}),
              Axis("layer", &P::layer, {OverlapKind::kColumn, OverlapKind::kRow})
                  .Smoke({OverlapKind::kColumn, OverlapKind::kRow}),

@@ -179,7 +179,8 @@ const RegisterCase kRowParallelLinear(Case<P>{
     .what = "y = x w^T + b with w cut by input: sums y over ranks forward; "
             "sequence-parallel scatters y, gathers dy; a whole input is split "
             "here and its gradient gathered",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("sequence_parallel", &P::sequence_parallel, {false, true})
                  .Smoke({false, true}),

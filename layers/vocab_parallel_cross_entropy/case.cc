@@ -431,7 +431,8 @@ const RegisterCase kVocabParallelCrossEntropy(Case<P>{
     .what = "softmax cross entropy of logits that are cut by vocabulary: sums "
             "a maximum and two numbers per token over ranks forward, nothing "
             "backward",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("smoothing", &P::smoothing, {0, 0.1}).Bench({0.0}),
              Axis("scale", &P::scale, {3, 1000}).Bench({10.0}),

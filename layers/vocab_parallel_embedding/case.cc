@@ -421,7 +421,8 @@ const RegisterCase kVocabParallelEmbedding(Case<P>{
     .what = "rows of a table that is cut by vocabulary: sums y over ranks "
             "forward; sequence-parallel scatters y, gathers dy; tied: logits "
             "with the same table, and its gradient of both uses",
-    .axes = {Axis("dtype", &P::dtype, {DType::kF32, DType::kBF16, DType::kF64})
+    .axes = {Axis("dtype", &P::dtype,
+                  {DType::kF32, DType::kBF16, DType::kF16, DType::kF64})
                  .Bench({DType::kF32, DType::kBF16}),
              Axis("sequence_parallel", &P::sequence_parallel, {false, true})
                  .Smoke({false, true}),
