@@ -142,14 +142,16 @@ const RegisterCase kDataParallelInference(Case<P>{
     .tensors = TensorsOf,
     .reference = DenseReference<P>(Expected),
     .variants = Variants(),
-    .mutants = {Planted<P>("results_not_gathered", Bind, kGatheringNothing,
-                           Several),
-                Planted<P>("results_gathered_backwards", Bind,
-                           kGatheringBackwards, Several),
-                Spoiled<P>("uneven_rest_dropped", Bind, DropTheRest, Uneven),
-                {.name = "strided_rows_concatenated",
-                 .bind = BindStrided,
-                 .applies = Several}},
+    .mutants =
+        {Planted<P>("results_not_gathered", Bind, kGatheringNothing, Several),
+         Planted<P>("results_gathered_backwards", Bind, kGatheringBackwards,
+                    Several),
+         Spoiled<P>("uneven_rest_dropped", Bind, DropTheRest, Uneven),
+         {.name = "strided_rows_concatenated",
+          .bind = BindStrided,
+          // With a row for each rank, they are the right ones.
+          .applies =
+              [](const P& p) { return Several(p) && p.rows > p.ranks; }}},
     .flops = Flops,
     .floor = [](const P& p) {
       return Floor{

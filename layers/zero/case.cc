@@ -195,7 +195,10 @@ double DividedByReplicasToo(const P& p) { return FactorOf(p) / p.replicas; }
 bool Several(const P& p) { return Shards(p) >= 2; }
 bool Hybrid(const P& p) { return p.replicas >= 2 && Several(p); }
 bool Square(const P& p) { return p.replicas >= 2 && Shards(p) == p.replicas; }
-bool Gathers(const P& p) { return Several(p) && p.stage == 3; }
+// Two blocks have a buffer each and are equally long. Of three one has to make
+// room, and the last is the smallest.
+bool HasThird(const P& p) { return Several(p) && WidthsOf(p).size() > 3; }
+bool GathersThird(const P& p) { return HasThird(p) && p.stage == 3; }
 
 std::vector<Mutant<P>> Mutants() {
   return {
@@ -205,7 +208,7 @@ std::vector<Mutant<P>> Mutants() {
               {.collectives = With([](CollectiveFamily& f) {
                  f.reduce_scatter = ReduceAllButTheSmallest;
                })},
-              Several),
+              HasThird),
       Changed("replicas_not_reduced",
               {.collectives = With([](CollectiveFamily& f) {
                  f.all_reduce = kWithoutReduction.all_reduce;
@@ -230,7 +233,7 @@ std::vector<Mutant<P>> Mutants() {
               {.model = Made<KeepsFirstParameters>},
               [](const P& p) { return p.ranks >= 2 && p.steps >= 2; }),
       Changed("gathered_buffer_reused_too_early",
-              {.model = Made<KeepsForwardAddresses>}, Gathers),
+              {.model = Made<KeepsForwardAddresses>}, GathersThird),
       Changed("gradient_buffer_reused_too_early",
               {.collectives = With(
                    [](CollectiveFamily& f) { f.reduce_scatter = ReduceLate; }),
