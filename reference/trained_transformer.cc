@@ -10,6 +10,8 @@ namespace {
 
 // Of the constants of a step (a corrected rate, a clipped factor), in double.
 constexpr int64_t kConstantRoundings = 8;
+// Of doubles, for a probe in f64 to be seen.
+constexpr int64_t kOwnRoundings = 64;
 
 Bounded Unknown(double value) { return {value, HUGE_VAL, HUGE_VAL, 0}; }
 
@@ -192,18 +194,18 @@ void TrainedTransformerReference::Step(std::span<const double> x,
 }
 
 Bounded TrainedTransformerReference::norm() const {
-  return Unknown(Accumulated({optimizer_.norm().value}, optimizer_.norm().value,
-                             kConstantRoundings, UnitRoundoff(DType::kF64))
-                     .value);
+  const double norm = optimizer_.norm().value;
+  return Unknown(Accumulated({norm}, norm, kOwnRoundings, kSlack).value);
 }
 
 std::vector<Bounded> TrainedTransformerReference::parameters() const {
   std::vector<Bounded> out;
   const std::vector<Bounded> weights = optimizer_.parameters();
   for (size_t i = 0; i < weights.size(); ++i) {
+    const Bounded moved =
+        Accumulated({weights[i].value}, moved_[i], kConstantRoundings, kSlack);
     out.push_back(
-        Unknown(Accumulated({weights[i].value}, moved_[i], kConstantRoundings,
-                            UnitRoundoff(DType::kF64))
+        Unknown(Accumulated(moved, std::abs(moved.value), kOwnRoundings, kSlack)
                     .value));
   }
   return out;

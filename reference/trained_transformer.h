@@ -19,20 +19,21 @@
 // steps would let anything pass. What is made at random in a probe: all
 // roundings that transformer_block.h declares; one more of each gradient, which
 // may be divided; the roundings of the optimizer; and of the constants of its
-// step, which are computed in double, 8 in all that a weight has moved.
+// step, which are computed in double, 8 in all that a weight has moved. What is
+// returned, and what the next step begins with, has 64 roundings of doubles
+// more, so that in f64 a probe's own doubles are fine enough to show what it
+// rounds: a last place is then an eighth of a deviation.
 //
 // f32 and f64 only: there a gradient that is summed in parts, micro-batch by
 // micro-batch and rank by rank, is stored as it is accumulated, so that parts
 // are but another order of one sum over all tokens, and n roundings of its n
 // terms hold for any order.
 //
-// What may then be claimed. A bound is first order in the roundings, as every
-// probe's is; it knows nothing of what all runs share, so a bound is no more
-// than a factor of ProbedLambda away from the deviation of right results. In
-// f64 results here are rounded as those under test are (with twice the digits
-// only in sums of products): what is compared has at most twice the variance
-// that probes see, which multiplies the probability delta of refusing a right
-// result by less than 2^(K / 2), K the number of probes (16 for 8).
+// What may then be claimed: what probe.h says, first order in the roundings. In
+// f64 results here are rounded much as those under test are (with twice the
+// digits only in sums of products): what is compared has at most twice the
+// variance that probes see, which multiplies the probability of refusing a
+// right result by less than 2^(K / 2), K the number of probes (8 for 6).
 //
 //     TrainedTransformerReference r({.hidden = 8, .heads = 2, ...}, initial);
 //     r.Step(x, dy, 1.0 / tokens);
