@@ -20,7 +20,7 @@
 // roundings that transformer_block.h declares; one more of each gradient, which
 // may be divided; the roundings of the optimizer; and of the constants of its
 // step, which are computed in double, 8 in all that a weight has moved. What is
-// returned, and what the next step begins with, has 64 roundings of doubles
+// returned, and where the next gradient is taken, has 64 roundings of doubles
 // more, so that in f64 a probe's own doubles are fine enough to show what it
 // rounds: a last place is then an eighth of a deviation.
 //

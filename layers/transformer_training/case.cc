@@ -326,8 +326,8 @@ std::optional<std::string> Skip(const P& p) {
   const bool f32 = p.dtype == DType::kF32, llama = p.style == Style::kLlama;
   if (llama == f32 && Adam(p.rule) == llama) {
     if (p.ranks > 4 && p.steps != 2) return "more than 4 ranks take 2 steps";
-    if (p.steps > 2 && p.ranks % 2 == 1) {
-      return "20 steps are taken by 2 ranks and by 4";
+    if (p.steps > 2 && p.ranks != 4 && !(p.ranks == 2 && llama)) {
+      return "20 steps are taken by 4 ranks, and in f32 by 2";
     }
     return std::nullopt;
   }
@@ -348,7 +348,7 @@ const RegisterCase kTransformerTraining(Case<P>{
                   {OptimizerRule::kAdamW, OptimizerRule::kSgd}),
              Axis("micro_batches", &P::micro_batches, {1, 2}).Bench({2}),
              Axis("hidden", &P::hidden, {8}),
-             Axis("steps", &P::steps, {1, 2, 20}).Bench({20})},
+             Axis("steps", &P::steps, {1, 2, 20}).Bench({2})},
     .skip = Skip,
     .tensors = TensorsOf,
     .reference = DenseReference<P>(Expected),

@@ -11,13 +11,12 @@
 // whatever the form, the micro-batches and how many tokens each has; and ranks
 // that hold the same have the same bits.
 //
-//     form        a rank holds                     a step sends
-//     replicas    all W, all G, all states         all_reduces of G, by bucket,
-//     in
-//                                                  the last micro-batch; the
-//                                                  count of tokens before them
-//     stages 1-3  as layers/zero/zero.h says       as that says
-//     both        -                                the optimizer's two numbers
+//     form        a rank holds                    a step sends
+//     replicas    all W, all G, all states        in the last micro-batch the
+//                                                 count of tokens, and G by
+//                                                 buckets: all_reduces
+//     stages 1-3  as layers/zero/zero.h says      as that says
+//     each                                        the optimizer's two numbers
 //
 //     SP_ASSIGN_OR_RETURN(ShardedTrainer trainer, ShardedTrainer::Create(comm,
 //         {.zero_stage = 3, .blocks = {n, n}, .micro_batches = 3,

@@ -10,16 +10,17 @@
 //
 // so that whoever shards, gathers or reduces them needs to know of no shapes. A
 // rank's sequences are cut into micro-batches by BalancedChunk; some of those
-// may be empty. A block is not tensor-parallel here: every replica has all of
-// it.
+// may be empty. A block is not tensor-parallel here: every replica computes with
+// all of it.
 //
 //     SP_ASSIGN_OR_RETURN(TransformerStack model, TransformerStack::Create(
 //         alone, {.block = {.length = 512, .hidden = 768, ...}, .layers = 12,
 //                 .sequences = 7, .micro_batches = 3}));
 //     model.SetBatch(x, dy);
-//     ... model.Forward(micro, l, block_l) ..., l ascending
-//     ... model.Backward(micro, l, block_l, gradient_l, micro > 0) ...,
-//     descending
+//     for (l ascending) model.Forward(micro, l, block_l);
+//     for (l descending) {
+//       model.Backward(micro, l, block_l, gradient_l, micro > 0);
+//     }
 //
 // A block's backward pass writes its gradients; those of later micro-batches
 // are made aside and added.
