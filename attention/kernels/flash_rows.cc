@@ -34,8 +34,7 @@ HWY_INLINE V Power(D d, V x) {
   // What AVX-512 has one instruction for, each.
   const V r{_mm512_reduce_ps(x.raw, 0x09)};  // x - floor(x)
 #else
-  // Max gives its second operand where one is a NaN.
-  x = hn::Max(hn::Set(d, -126.0f), x);
+  x = hn::IfThenElse(hn::IsNaN(x), x, hn::Max(hn::Set(d, -126.0f), x));
   const V n = hn::Floor(x);
   const V r = hn::Sub(x, n);
 #endif
@@ -119,12 +118,13 @@ struct Row {
     if (j < seen.last) edge(j);
   }
 
-  // Zeros where Visit has not been.
+  // Zeros where Visit does not come, which is called for what is not empty.
   static HWY_INLINE void Blank(const IndexRange& seen, int64_t columns,
                                T* row) {
     const auto lanes = static_cast<int64_t>(hn::Lanes(D()));
-    const int64_t begin = seen.first / lanes * lanes;
-    const int64_t end = (seen.last + lanes - 1) / lanes * lanes;
+    const bool empty = seen.size() == 0;
+    const int64_t begin = empty ? 0 : seen.first / lanes * lanes;
+    const int64_t end = empty ? 0 : (seen.last + lanes - 1) / lanes * lanes;
     std::memset(static_cast<void*>(row), 0,
                 static_cast<size_t>(begin) * sizeof(T));
     std::memset(static_cast<void*>(row + end), 0,

@@ -40,10 +40,10 @@ struct MergeArgs {
   int64_t queries = 0;
   int64_t heads = 0;
   int64_t head_dim = 0;
-  Tokens o;
-  PerQuery lse;
-  ConstTokens o_b;
-  ConstPerQuery lse_b;
+  Tokens o = {};
+  PerQuery lse = {};
+  ConstTokens o_b = {};
+  ConstPerQuery lse_b = {};
 };
 // kInvalidArgument for a negative size, kUnsupported for another type.
 Status MergeAttention(const Stream& stream, const MergeArgs& args);
@@ -55,8 +55,8 @@ struct DeltaArgs {
   int64_t queries = 0;
   int64_t heads = 0;
   int64_t head_dim = 0;
-  ConstTokens d_o, o;
-  PerQuery delta;  // Of the accumulator's type.
+  ConstTokens d_o = {}, o = {};
+  PerQuery delta = {};  // Of the accumulator's type.
 };
 // The same.
 Status AttentionDelta(const Stream& stream, const DeltaArgs& args);
