@@ -3,6 +3,14 @@
 //     Codec<BFloat16>::Load(d, p)     the elements at p as a Vec<decltype(d)> of float
 //     Codec<BFloat16>::Store(v, d, p) rounded to nearest even, the same bits as BFloat16(float)
 //
+//     Codec<T>::LoadTwo(d, p, a, b)   2 Lanes(d) elements, in an order that T chooses: where kEvenOdd, those at even
+//                                     places are in a and those at odd ones in b; else the first half is in a
+//     Codec<T>::StoreTwo(a, b, d, p)  back to where they were
+//     Codec<T>::StoreNext(a, b, d, p) all of a, and then all of b
+//
+// bf16 is the upper half of a float, so that two of them in a lane are apart by a shift and a mask, and no element has
+// to cross lanes: fewer instructions than two calls of Load. The order is of no account where all operands have it.
+//
 // Included by .cc files that foreach_target.h compiles once per instruction set, hence the unusual include guard.
 #include <cstdint>
 
@@ -26,6 +34,7 @@ template <typename T>
 struct Codec {
   using Lane = T;
   static constexpr bool kNarrow = false;
+  static constexpr bool kEvenOdd = false;
 
   template <class D>
   static HWY_INLINE hn::Vec<D> Load(D d, const T* HWY_RESTRICT p) {
@@ -34,6 +43,20 @@ struct Codec {
   template <class D>
   static HWY_INLINE void Store(hn::Vec<D> v, D d, T* HWY_RESTRICT p) {
     hn::StoreU(v, d, p);
+  }
+  template <class D, class V = hn::Vec<D>>
+  static HWY_INLINE void LoadTwo(D d, const T* HWY_RESTRICT p, V& a, V& b) {
+    a = hn::LoadU(d, p);
+    b = hn::LoadU(d, p + hn::Lanes(d));
+  }
+  template <class D, class V = hn::Vec<D>>
+  static HWY_INLINE void StoreTwo(V a, V b, D d, T* HWY_RESTRICT p) {
+    hn::StoreU(a, d, p);
+    hn::StoreU(b, d, p + hn::Lanes(d));
+  }
+  template <class D, class V = hn::Vec<D>>
+  static HWY_INLINE void StoreNext(V a, V b, D d, T* HWY_RESTRICT p) {
+    StoreTwo(a, b, d, p);
   }
 };
 
@@ -46,6 +69,9 @@ struct Codec<NarrowFloat<Bits, kExponentBits, kMantissaBits, kInfinities>> {
   using Lane = float;
   static constexpr bool kNarrow = true;
   static constexpr int kDrop = 23 - kMantissaBits;
+  // bf16: the bits are the upper half of a float's.
+  static constexpr bool kUpperHalf = kExponentBits == 8 && kMantissaBits == 7;
+  static constexpr bool kEvenOdd = kUpperHalf;
 
   template <class D>
   static HWY_INLINE hn::Vec<D> Load(D d, const T* HWY_RESTRICT p) {
@@ -65,6 +91,11 @@ struct Codec<NarrowFloat<Bits, kExponentBits, kMantissaBits, kInfinities>> {
   static HWY_INLINE void Store(hn::Vec<D> v, D d, T* HWY_RESTRICT p) {
     const hn::Rebind<Bits, D> narrow;
     Bits* bits = reinterpret_cast<Bits*>(p);
+    if constexpr (kUpperHalf) {
+      const auto upper = hn::ShiftRight<16>(QuietUpper(d, v, RoundUpper(d, v)));
+      hn::StoreU(hn::TruncateTo(narrow, upper), narrow, bits);
+      return;
+    }
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
     if constexpr (kExponentBits == 5 && kMantissaBits == 10) {
       // The instruction keeps the payload of a NaN; the contract is one NaN per sign.
@@ -84,10 +115,95 @@ struct Codec<NarrowFloat<Bits, kExponentBits, kMantissaBits, kInfinities>> {
                bits);
   }
 
+  template <class D, class V = hn::Vec<D>>
+  static HWY_INLINE void LoadTwo(D d, const T* HWY_RESTRICT p, V& a, V& b) {
+    if constexpr (kUpperHalf) {
+      const hn::RebindToUnsigned<D> du;
+      const auto both = hn::LoadU(du, reinterpret_cast<const uint32_t*>(p));
+      a = hn::BitCast(d, hn::ShiftLeft<16>(both));
+      b = hn::BitCast(d, hn::And(both, hn::Set(du, 0xffff0000u)));
+    } else {
+      a = Load(d, p);
+      b = Load(d, p + hn::Lanes(d));
+    }
+  }
+
+  template <class D, class V = hn::Vec<D>>
+  static HWY_INLINE void StoreTwo(V a, V b, D d, T* HWY_RESTRICT p) {
+    if constexpr (kUpperHalf) {
+      const hn::RebindToUnsigned<D> du;
+      hn::Vec<decltype(du)> even, odd;
+      BothUpper(d, a, b, even, odd);
+      hn::StoreU(hn::Or(hn::And(odd, hn::Set(du, 0xffff0000u)),
+                        hn::ShiftRight<16>(even)),
+                 du, reinterpret_cast<uint32_t*>(p));
+    } else {
+      Store(a, d, p);
+      Store(b, d, p + hn::Lanes(d));
+    }
+  }
+
+  template <class D, class V = hn::Vec<D>>
+  static HWY_INLINE void StoreNext(V a, V b, D d, T* HWY_RESTRICT p) {
+#if HWY_TARGET != HWY_SCALAR
+    if constexpr (kUpperHalf) {
+      const hn::RebindToUnsigned<D> du;
+      const hn::Repartition<Bits, D> dh;
+      hn::Vec<decltype(du)> first, second;
+      BothUpper(d, a, b, first, second);
+      hn::StoreU(
+          hn::ConcatOdd(dh, hn::BitCast(dh, second), hn::BitCast(dh, first)),
+          dh, reinterpret_cast<Bits*>(p));
+      return;
+    }
+#endif
+    Store(a, d, p);
+    Store(b, d, p + hn::Lanes(d));
+  }
+
  private:
+  // bf16 in the upper half of each lane, and anything below; not for NaN. Half a unit less one is added, and the parity
+  // bit; a carry runs into the exponent, and beyond the largest number to infinity, as it should.
+  template <class D>
+  static HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> RoundUpper(D /*d*/,
+                                                                hn::Vec<D> v) {
+    const hn::RebindToUnsigned<D> du;
+    const auto bits = hn::BitCast(du, v);
+#if HWY_TARGET == HWY_AVX3
+    return hn::IfThenElse(hn::TestBit(bits, hn::Set(du, 0x10000u)),
+                          hn::Add(bits, hn::Set(du, 0x8000u)),
+                          hn::Add(bits, hn::Set(du, 0x7fffu)));
+#else
+    const auto parity = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+    return hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), parity);
+#endif
+  }
+
+  // Both rounded, NaN or not, with one look for both: the sum of a NaN is one. Infinities may make one too, which costs
+  // time only.
+  template <class D, class V, class VU>
+  static HWY_INLINE void BothUpper(D d, V a, V b, VU& upper_a, VU& upper_b) {
+    upper_a = RoundUpper(d, a);
+    upper_b = RoundUpper(d, b);
+    if (HWY_UNLIKELY(!hn::AllFalse(d, hn::IsNaN(hn::Add(a, b))))) {
+      upper_a = QuietUpper(d, a, upper_a);
+      upper_b = QuietUpper(d, b, upper_b);
+    }
+  }
+
+  // `rounded`, but the one NaN of v's sign where v is NaN.
+  template <class D, class VU>
+  static HWY_INLINE VU QuietUpper(D /*d*/, hn::Vec<D> v, VU rounded) {
+    const hn::RebindToUnsigned<D> du;
+    const auto sign = hn::And(hn::BitCast(du, v), hn::Set(du, 0x80000000u));
+    return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)),
+                          hn::Or(sign, hn::Set(du, 0x7fc00000u)), rounded);
+  }
+
   template <class D, class VU>
   static HWY_INLINE hn::Vec<D> Decode(D d, VU bits) {
     const hn::RebindToUnsigned<D> du;
+    if constexpr (kUpperHalf) return hn::BitCast(d, hn::ShiftLeft<16>(bits));
     const auto magnitude = hn::And(bits, hn::Set(du, Format::kSignBit - 1));
     const auto sign = hn::ShiftLeft<31 - kExponentBits - kMantissaBits>(
         hn::Xor(bits, magnitude));
