@@ -1,6 +1,7 @@
 #include "layers/kernels/norm.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -9,18 +10,19 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/norm.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
 // After highway.h, once per instruction set.
-#include "collectives/kernels/codec-inl.h"
+#include "layers/kernels/elementwise-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace shardproof::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Rows whose sums are in registers together, in the backward pass.
-constexpr int64_t kTile = 4;
+constexpr int kTile = 4;
 
 template <typename Lane, class V>
 HWY_INLINE Lane Total(V v) {
@@ -28,78 +30,114 @@ HWY_INLINE Lane Total(V v) {
   return hn::GetLane(hn::SumOfLanes(d, v));
 }
 
-// Calls step(d, i) for whole vectors and then for single lanes.
-template <typename Lane, class Step>
-HWY_INLINE void ForColumns(int64_t n, Step step) {
-  const hn::ScalableTag<Lane> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) step(d, i);
-  for (; i < n; ++i) step(hn::CappedTag<Lane, 1>(), i);
+// Two vectors of a row, in the order of Codec<T>::LoadTwo.
+template <typename Lane>
+struct Two {
+  using V = hn::Vec<hn::ScalableTag<Lane>>;
+  V a, b;
+};
+
+template <typename T, class D, class V = hn::Vec<D>>
+HWY_INLINE Two<hn::TFromD<D>> LoadTwo(D d, const T* p) {
+  Two<hn::TFromD<D>> v;
+  Codec<T>::LoadTwo(d, p, v.a, v.b);
+  return v;
 }
 
-// The sum of term(d, i) over the columns: four sums side by side, since one
-// would wait for its last addition.
-template <typename Lane, class Term>
-HWY_INLINE Lane SumColumns(int64_t n, Term term) {
+// Elements in 16 lines of a cache.
+template <typename T>
+inline constexpr int64_t kPiece = 16 * 64 / static_cast<int64_t>(sizeof(T));
+
+template <typename T>
+HWY_INLINE void Prefetch(const T* p, int64_t n) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < n; i += kLine) hwy::Prefetch(p + i);
+}
+
+// The sum of f(d, x...) over the elements x of `in`: four sums side by side,
+// since one would wait for its last addition.
+template <typename T, class F, class... In>
+HWY_INLINE typename Codec<T>::Lane SumOver(int64_t n, F f, const In*... in) {
+  using Lane = typename Codec<T>::Lane;
   const hn::ScalableTag<Lane> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto a = hn::Zero(d), b = a, c = a, e = a;
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+  const auto add = [&](auto& a, auto& b, auto... v) {
+    a = f(d, a, v.a...);
+    b = f(d, b, v.b...);
+  };
   int64_t i = 0;
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    a = hn::Add(a, term(d, i));
-    b = hn::Add(b, term(d, i + lanes));
-    c = hn::Add(c, term(d, i + 2 * lanes));
-    e = hn::Add(e, term(d, i + 3 * lanes));
+    add(s0, s1, LoadTwo(d, in + i)...);
+    add(s2, s3, LoadTwo(d, in + i + 2 * lanes)...);
   }
-  for (; i + lanes <= n; i += lanes) a = hn::Add(a, term(d, i));
-  Lane sum = Total<Lane>(hn::Add(hn::Add(a, b), hn::Add(c, e)));
-  for (; i < n; ++i) sum += hn::GetLane(term(hn::CappedTag<Lane, 1>(), i));
+  for (; i + lanes <= n; i += lanes) {
+    s0 = f(d, s0, Codec<T>::Load(d, in + i)...);
+  }
+  Lane sum = Total<Lane>(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
+  const hn::CappedTag<Lane, 1> one;
+  for (; i < n; ++i) {
+    sum =
+        hn::GetLane(f(one, hn::Set(one, sum), Codec<T>::Load(one, in + i)...));
+  }
   return sum;
 }
 
 template <typename T, bool kCentred>
 void ForwardRow(const NormRows& r, const T* x, const T* residual,
-                const T* weight, const T* bias, T* z, T* y,
+                const T* weight, const T* bias, bool last, T* z, T* y,
                 typename Codec<T>::Lane* mean,
                 typename Codec<T>::Lane* inverse) {
   using Lane = typename Codec<T>::Lane;
   const int64_t n = r.columns;
+  const T* const next = x + n;
   if (residual != nullptr) {
-    ForColumns<Lane>(n, [&](auto d, int64_t i) {
-      Codec<T>::Store(
-          hn::Add(Codec<T>::Load(d, x + i), Codec<T>::Load(d, residual + i)), d,
-          z + i);
-    });
+    Elementwise<T>(
+        n, [](auto, auto v, auto w) { return hn::Add(v, w); }, z, x, residual);
     x = z;
   }
   const auto count = static_cast<Lane>(n);
   Lane m = 0;
   if constexpr (kCentred) {
-    m = SumColumns<Lane>(
-            n, [&](auto d, int64_t i) { return Codec<T>::Load(d, x + i); }) /
-        count;
+    const auto add = [](auto, auto sum, auto v) { return hn::Add(sum, v); };
+    m = SumOver<T>(n, add, x) / count;
     *mean = m;
   }
-  const auto deviation = [&](auto d, int64_t i) {
-    const auto v = Codec<T>::Load(d, x + i);
+  const auto deviation = [m](auto d, auto v) {
     if constexpr (!kCentred) return v;
     return hn::Sub(v, hn::Set(d, m));
   };
-  const Lane squares = SumColumns<Lane>(n, [&](auto d, int64_t i) {
-    const auto v = deviation(d, i);
-    return hn::Mul(v, v);
-  });
+  const auto add_square = [&](auto d, auto sum, auto v) {
+    const auto e = deviation(d, v);
+    return hn::MulAdd(e, e, sum);
+  };
+  const Lane squares = SumOver<T>(n, add_square, x);
   const Lane s = 1 / std::sqrt(squares / count + static_cast<Lane>(r.epsilon));
   *inverse = s;
-  ForColumns<Lane>(n, [&](auto d, int64_t i) {
-    const auto normal = hn::Mul(deviation(d, i), hn::Set(d, s));
-    const auto w = Codec<T>::Load(d, weight + i);
-    Codec<T>::Store(bias == nullptr
-                        ? hn::Mul(normal, w)
-                        : hn::MulAdd(normal, w, Codec<T>::Load(d, bias + i)),
-                    d, y + i);
-  });
+  const auto normal = [&](auto d, auto v) {
+    return hn::Mul(deviation(d, v), hn::Set(d, s));
+  };
+  // The next row comes from memory while this one, in the first cache, keeps
+  // the units busy that compute; with a residual there are too many rows for
+  // that cache. Rejected: weights and deviations widened once into scratch, which
+  // leaves less of the cache and took a fifth longer.
+  for (int64_t i = 0; i < n; i += kPiece<T>) {
+    const int64_t size = std::min(kPiece<T>, n - i);
+    if (!last && residual == nullptr) Prefetch(next + i, size);
+    if (bias == nullptr) {
+      Elementwise<T>(
+          size,
+          [&](auto d, auto v, auto w) { return hn::Mul(normal(d, v), w); },
+          y + i, x + i, weight + i);
+    } else {
+      Elementwise<T>(
+          size,
+          [&](auto d, auto v, auto w, auto b) {
+            return hn::MulAdd(normal(d, v), w, b);
+          },
+          y + i, x + i, weight + i, bias + i);
+    }
+  }
 }
 
 template <typename T, bool kCentred>
@@ -115,16 +153,20 @@ void Forward(const NormRows& r, const NormalizeArgs& a) {
     const int64_t at = i * r.columns;
     ForwardRow<T, kCentred>(r, x + at, residual ? residual + at : nullptr,
                             static_cast<const T*>(a.weight),
-                            static_cast<const T*>(a.bias), z ? z + at : nullptr,
-                            y + at, kCentred ? mean + i : nullptr, inverse + i);
+                            static_cast<const T*>(a.bias), i + 1 == r.rows,
+                            z ? z + at : nullptr, y + at,
+                            kCentred ? mean + i : nullptr, inverse + i);
   }
 }
 
 // The backward pass of up to kTile rows: sums of all of them in one pass over
 // the columns, which also adds them to dweight and dbias; then dx, row by row.
+// While rows are added up, dweight and dbias are in the order of LoadTwo.
 template <typename T, bool kCentred>
 class BackwardTile {
   using Lane = typename Codec<T>::Lane;
+  using D = hn::ScalableTag<Lane>;
+  using One = hn::CappedTag<Lane, 1>;
 
  public:
   BackwardTile(const NormRows& r, const NormalizeBackwardArgs& a, int64_t first)
@@ -139,107 +181,126 @@ class BackwardTile {
         dweight_(static_cast<Lane*>(a.dweight)),
         dbias_(static_cast<Lane*>(a.dbias)) {}
 
-  void Run(int64_t rows) {
+  // `left`: rows of the matrix from the first of this tile on.
+  void Run(int64_t left) {
+    const int64_t rows = std::min<int64_t>(kTile, left);
     if (rows == kTile) {
-      SumFour();
+      Sum<kTile>(0);
     } else {
-      for (int64_t t = 0; t < rows; ++t) SumOne(t);
+      for (int64_t t = 0; t < rows; ++t) Sum<1>(t);
     }
-    for (int64_t t = 0; t < rows; ++t) InputGradient(t);
+    for (int64_t t = 0; t < rows; ++t) InputGradient(t, t + kTile >= left);
   }
 
  private:
-  template <class D>
-  HWY_INLINE hn::Vec<D> Normal(D d, int64_t t, int64_t i) const {
-    auto v = Codec<T>::Load(d, z_ + t * n_ + i);
-    if constexpr (kCentred) v = hn::Sub(v, hn::Set(d, mean_[t]));
-    return hn::Mul(v, hn::Set(d, inverse_[t]));
+  // What a row adds up, by lanes.
+  template <class V>
+  struct Sums {
+    V p, q;
+  };
+  // Weights at some columns, and what is added to their gradients.
+  template <class V>
+  struct Columns {
+    V w, dw, db;
+  };
+
+  template <class Tag, class V = hn::Vec<Tag>>
+  HWY_INLINE V Deviation(Tag d, int64_t t, V z) const {
+    if constexpr (kCentred) return hn::Sub(z, hn::Set(d, mean_[t]));
+    return z;
   }
 
-  // Row t at columns i: what it adds to the four sums.
-  template <class D, class V>
-  HWY_INLINE void Add(D d, int64_t t, int64_t i, V w, V& dw, V& db, V& p,
-                      V& q) const {
-    const auto dy = Codec<T>::Load(d, dy_ + t * n_ + i);
-    const auto normal = Normal(d, t, i);
-    const auto g = hn::Mul(dy, w);
-    dw = hn::MulAdd(dy, normal, dw);
-    db = hn::Add(db, dy);
-    if constexpr (kCentred) p = hn::Add(p, g);
-    q = hn::MulAdd(g, normal, q);
+  // Row t at some columns.
+  template <class Tag, class V = hn::Vec<Tag>>
+  HWY_INLINE void Add(Tag d, int64_t t, V z, V dy, Columns<V>& c,
+                      Sums<V>& s) const {
+    const auto normal = hn::Mul(Deviation(d, t, z), hn::Set(d, inverse_[t]));
+    const auto g = hn::Mul(dy, c.w);
+    c.dw = hn::MulAdd(dy, normal, c.dw);
+    c.db = hn::Add(c.db, dy);
+    if constexpr (kCentred) s.p = hn::Add(s.p, g);
+    s.q = hn::MulAdd(g, normal, s.q);
   }
 
-  // The columns at i of dweight and dbias with what `add` adds to them.
-  template <class D, class Do>
-  HWY_INLINE void Update(D d, int64_t i, Do add) const {
-    const auto w = Codec<T>::Load(d, weight_ + i);
-    auto dw = hn::LoadU(d, dweight_ + i);
-    auto db = dbias_ != nullptr ? hn::LoadU(d, dbias_ + i) : hn::Zero(d);
-    add(w, dw, db);
-    hn::StoreU(dw, d, dweight_ + i);
-    if (dbias_ != nullptr) hn::StoreU(db, d, dbias_ + i);
+  template <class Tag, class V = hn::Vec<Tag>>
+  HWY_INLINE Columns<V> Gradients(Tag d, int64_t i, V w) const {
+    return {w, hn::LoadU(d, dweight_ + i),
+            dbias_ != nullptr ? hn::LoadU(d, dbias_ + i) : hn::Zero(d)};
+  }
+  template <class Tag, class V = hn::Vec<Tag>>
+  HWY_INLINE void Put(Tag d, int64_t i, const Columns<V>& c) const {
+    hn::StoreU(c.dw, d, dweight_ + i);
+    if (dbias_ != nullptr) hn::StoreU(c.db, d, dbias_ + i);
   }
 
-  void SumFour() {
-    const hn::ScalableTag<Lane> d;
+  // Rows [first, first + kRows).
+  template <int kRows>
+  void Sum(int64_t first) {
+    const D d;
     const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-    auto p0 = hn::Zero(d), p1 = p0, p2 = p0, p3 = p0;
-    auto q0 = p0, q1 = p0, q2 = p0, q3 = p0;
+    using V = hn::Vec<D>;
+    std::array<Sums<V>, kRows> sums;
+    sums.fill({hn::Zero(d), hn::Zero(d)});
     int64_t i = 0;
-    for (; i + lanes <= n_; i += lanes) {
-      Update(d, i, [&](auto w, auto& dw, auto& db) {
-        Add(d, 0, i, w, dw, db, p0, q0);
-        Add(d, 1, i, w, dw, db, p1, q1);
-        Add(d, 2, i, w, dw, db, p2, q2);
-        Add(d, 3, i, w, dw, db, p3, q3);
-      });
+    for (; i + 2 * lanes <= n_; i += 2 * lanes) {
+      const auto w = LoadTwo(d, weight_ + i);
+      auto a = Gradients(d, i, w.a), b = Gradients(d, i + lanes, w.b);
+      for (int t = 0; t < kRows; ++t) {
+        const auto z = LoadTwo(d, z_ + (first + t) * n_ + i);
+        const auto dy = LoadTwo(d, dy_ + (first + t) * n_ + i);
+        auto& s = sums[static_cast<size_t>(t)];
+        Add(d, first + t, z.a, dy.a, a, s);
+        Add(d, first + t, z.b, dy.b, b, s);
+      }
+      Put(d, i, a);
+      Put(d, i + lanes, b);
     }
-    p_[0] = Total<Lane>(p0), q_[0] = Total<Lane>(q0);
-    p_[1] = Total<Lane>(p1), q_[1] = Total<Lane>(q1);
-    p_[2] = Total<Lane>(p2), q_[2] = Total<Lane>(q2);
-    p_[3] = Total<Lane>(p3), q_[3] = Total<Lane>(q3);
-    for (int64_t t = 0; t < kTile; ++t) AddRest(t, i);
+    for (int t = 0; t < kRows; ++t) {
+      Finish(first + t, i, sums[static_cast<size_t>(t)]);
+    }
   }
 
-  void SumOne(int64_t t) {
-    const hn::ScalableTag<Lane> d;
-    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-    auto p = hn::Zero(d), q = p;
-    int64_t i = 0;
-    for (; i + lanes <= n_; i += lanes) {
-      Update(d, i, [&](auto w, auto& dw, auto& db) {
-        Add(d, t, i, w, dw, db, p, q);
-      });
-    }
-    p_[t] = Total<Lane>(p), q_[t] = Total<Lane>(q);
-    AddRest(t, i);
-  }
-
-  // The columns from i on, which fill no vector.
-  void AddRest(int64_t t, int64_t i) {
-    const hn::CappedTag<Lane, 1> one;
+  // Adds up row t's lanes, and its columns from i on, which fill no two vectors.
+  void Finish(int64_t t, int64_t i, const Sums<hn::Vec<D>>& lanes) {
+    const One one;
+    Sums<hn::Vec<One>> s = {hn::Set(one, Total<Lane>(lanes.p)),
+                            hn::Set(one, Total<Lane>(lanes.q))};
     for (; i < n_; ++i) {
-      auto p = hn::Set(one, p_[t]), q = hn::Set(one, q_[t]);
-      Update(one, i, [&](auto w, auto& dw, auto& db) {
-        Add(one, t, i, w, dw, db, p, q);
-      });
-      p_[t] = hn::GetLane(p), q_[t] = hn::GetLane(q);
+      auto c = Gradients(one, i, Codec<T>::Load(one, weight_ + i));
+      Add(one, t, Codec<T>::Load(one, z_ + t * n_ + i),
+          Codec<T>::Load(one, dy_ + t * n_ + i), c, s);
+      Put(one, i, c);
     }
+    p_[t] = hn::GetLane(s.p), q_[t] = hn::GetLane(s.q);
   }
 
-  void InputGradient(int64_t t) const {
+  // `last`: there is no row t in a next tile, to be brought from memory while
+  // units are busy with this one. n q as (z - m) (r q): as many roundings, and one product less per element.
+  void InputGradient(int64_t t, bool last) const {
     const auto count = static_cast<Lane>(n_);
-    const Lane p = p_[t] / count, q = q_[t] / count, r = inverse_[t];
-    const int64_t row = t * n_;
-    ForColumns<Lane>(n_, [&](auto d, int64_t i) {
-      auto v = hn::Mul(Codec<T>::Load(d, dy_ + row + i),
-                       Codec<T>::Load(d, weight_ + i));
-      if constexpr (kCentred) v = hn::Sub(v, hn::Set(d, p));
-      v = hn::NegMulAdd(Normal(d, t, i), hn::Set(d, q), v);
-      v = hn::Mul(hn::Set(d, r), v);
-      if (dz_ != nullptr) v = hn::Add(v, Codec<T>::Load(d, dz_ + row + i));
-      Codec<T>::Store(v, d, dx_ + row + i);
-    });
+    const Lane p = p_[t] / count, r = inverse_[t], rq = r * (q_[t] / count);
+    const auto gradient = [&](auto d, auto z, auto dy, auto w) {
+      auto v = kCentred ? hn::MulSub(dy, w, hn::Set(d, p)) : hn::Mul(dy, w);
+      v = hn::NegMulAdd(Deviation(d, t, z), hn::Set(d, rq), v);
+      return hn::Mul(hn::Set(d, r), v);
+    };
+    const auto with_dz = [&](auto d, auto z, auto dy, auto w, auto dz) {
+      return hn::Add(gradient(d, z, dy, w), dz);
+    };
+    for (int64_t i = 0; i < n_; i += kPiece<T>) {
+      const int64_t size = std::min(kPiece<T>, n_ - i), at = t * n_ + i;
+      if (!last) {
+        Prefetch(z_ + kTile * n_ + at, size);
+        Prefetch(dy_ + kTile * n_ + at, size);
+      }
+      if (dz_ == nullptr) {
+        Elementwise<T>(size, gradient, dx_ + at, z_ + at, dy_ + at,
+                       weight_ + i);
+      } else {
+        Elementwise<T>(size, with_dz, dx_ + at, z_ + at, dy_ + at, weight_ + i,
+                       dz_ + at);
+      }
+    }
   }
 
   int64_t n_;
@@ -251,15 +312,33 @@ class BackwardTile {
   Lane p_[kTile] = {}, q_[kTile] = {};
 };
 
+// From the order of LoadTwo to that of the columns.
+template <typename T>
+void PutInOrder(typename Codec<T>::Lane* sums, int64_t n) {
+  if constexpr (Codec<T>::kEvenOdd) {
+    const hn::ScalableTag<float> d;
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+    for (int64_t i = 0; i + 2 * lanes <= n; i += 2 * lanes) {
+      hn::StoreInterleaved2(hn::LoadU(d, sums + i),
+                            hn::LoadU(d, sums + i + lanes), d, sums + i);
+    }
+  }
+}
+
 template <typename T, bool kCentred>
 void Backward(const NormRows& r, const NormalizeBackwardArgs& a) {
   using Lane = typename Codec<T>::Lane;
-  std::fill_n(static_cast<Lane*>(a.dweight), r.columns, Lane{0});
-  if (a.dbias != nullptr) {
-    std::fill_n(static_cast<Lane*>(a.dbias), r.columns, Lane{0});
+  for (void* const sums : {a.dweight, a.dbias}) {
+    if (sums != nullptr) {
+      std::fill_n(static_cast<Lane*>(sums), r.columns, Lane{0});
+    }
   }
   for (int64_t i = 0; i < r.rows; i += kTile) {
-    BackwardTile<T, kCentred>(r, a, i).Run(std::min(kTile, r.rows - i));
+    BackwardTile<T, kCentred>(r, a, i).Run(
+        std::min<int64_t>(kTile, r.rows - i));
+  }
+  for (void* const sums : {a.dweight, a.dbias}) {
+    if (sums != nullptr) PutInOrder<T>(static_cast<Lane*>(sums), r.columns);
   }
 }
 

@@ -235,6 +235,35 @@ TEST_P(NormKernelTest, NanStaysInItsRow) {
   }
 }
 
+// Of any 16 bits, NaN, infinities and subnormals among them: the same bits as
+// BFloat16 makes.
+TEST_P(NormKernelTest, ResidualSumsAreRoundedAsScalarsAre) {
+  const OnlyTarget only(GetParam());
+  Work work(DType::kBF16, 64, 1027, NormKind::kRmsNorm);
+  auto* x = work.x.data<BFloat16>();
+  auto* residual = work.residual.data<BFloat16>();
+  for (int64_t i = 0; i < 64 * 1027; ++i) {
+    const auto bits = static_cast<uint16_t>(i * 40503);
+    std::memcpy(static_cast<void*>(x + i), &bits, sizeof(bits));
+    // Not far from x, so that sums have bits to lose.
+    const uint16_t near = bits ^ static_cast<uint16_t>(i * 7 % 1024);
+    std::memcpy(static_cast<void*>(residual + i), &near, sizeof(near));
+  }
+  work.Forward(true);
+  const auto* z = work.z.data<BFloat16>();
+  for (int64_t i = 0; i < 64 * 1027; ++i) {
+    const BFloat16 want(static_cast<float>(x[i]) +
+                        static_cast<float>(residual[i]));
+    uint16_t got_bits, want_bits;
+    std::memcpy(&got_bits, z + i, sizeof(got_bits));
+    std::memcpy(&want_bits, &want, sizeof(want_bits));
+    // Which of two NaN lends its sign is the adder's choice.
+    const uint16_t mask =
+        std::isnan(static_cast<float>(want)) ? 0x7fff : 0xffff;
+    ASSERT_EQ(got_bits & mask, want_bits & mask) << i;
+  }
+}
+
 TEST_P(NormKernelTest, SumsAreRoundedOnce) {
   const OnlyTarget only(GetParam());
   for (const DType dtype : kTypes) {
