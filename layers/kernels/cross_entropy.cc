@@ -12,22 +12,17 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/cross_entropy.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
 // After highway.h, once per instruction set.
-#include "hwy/contrib/math/math-inl.h"
 #include "layers/kernels/elementwise-inl.h"
+#include "layers/kernels/exp-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace shardproof::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// hn::Exp takes NaN for something very small.
-template <class D, class V>
-HWY_INLINE V ExpOrNan(D d, V x) {
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
-}
 
 template <class Lane>
 struct RowSums {
@@ -36,77 +31,106 @@ struct RowSums {
   Lane spread = 0;  // Sum of x - max.
 };
 
+// Widens `size` elements of a row into `wide`, in the order of LoadTwo, and
+// fills the last vector up with what no sum notices. Returns their maximum.
+template <typename T, typename Lane = typename Codec<T>::Lane>
+HWY_INLINE Lane WidenBlock(const T* x, int64_t size, Lane* wide) {
+  const hn::ScalableTag<Lane> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto lowest = hn::Set(d, -std::numeric_limits<Lane>::infinity());
+  auto largest = lowest, largest_too = lowest;
+  int64_t i = 0;
+  for (; i + 2 * lanes <= size; i += 2 * lanes) {
+    hn::Vec<decltype(d)> a, b;
+    Codec<T>::LoadTwo(d, x + i, a, b);
+    hn::Store(a, d, wide + i);
+    hn::Store(b, d, wide + i + lanes);
+    largest = hn::Max(largest, a);
+    largest_too = hn::Max(largest_too, b);
+  }
+  for (; i < size; i += lanes) {
+    const auto rest = static_cast<size_t>(std::min(lanes, size - i));
+    HWY_ALIGN std::array<T, hn::MaxLanes(d)> tail{};
+    std::memcpy(static_cast<void*>(tail.data()), x + i, rest * sizeof(T));
+    const auto v = hn::IfThenElse(hn::FirstN(d, rest),
+                                  Codec<T>::Load(d, tail.data()), lowest);
+    hn::Store(v, d, wide + i);
+    largest = hn::Max(largest, v);
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, hn::Max(largest, largest_too)));
+}
+
 // One row, block by block: a block is widened into scratch while its maximum is
-// looked for, and summed up from there.
-template <typename T>
-RowSums<typename Codec<T>::Lane> SumRow(const T* x, int64_t n, bool spread) {
+// looked for, and summed up from there. While it is, the next one comes from
+// memory.
+template <typename T, bool kSpread>
+RowSums<typename Codec<T>::Lane> SumRow(const T* x, int64_t n) {
   using Lane = typename Codec<T>::Lane;
   const hn::ScalableTag<Lane> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   constexpr Lane kLowest = -std::numeric_limits<Lane>::infinity();
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
   HWY_ALIGN std::array<Lane, kCrossEntropyBlock> wide;
   RowSums<Lane> row;
   for (int64_t begin = 0; begin < n; begin += kCrossEntropyBlock) {
     const int64_t size = std::min(kCrossEntropyBlock, n - begin);
-    const int64_t whole = size / lanes * lanes;
-    auto largest = hn::Set(d, kLowest);
-    for (int64_t i = 0; i < whole; i += lanes) {
-      const auto v = Codec<T>::Load(d, x + begin + i);
-      hn::Store(v, d, wide.data() + i);
-      largest = hn::Max(largest, v);
-    }
-    if (whole < size) {
-      HWY_ALIGN std::array<T, hn::MaxLanes(d)> tail{};
-      std::memcpy(static_cast<void*>(tail.data()), x + begin + whole,
-                  static_cast<size_t>(size - whole) * sizeof(T));
-      // Beyond the row, what no sum notices.
-      const auto v =
-          hn::IfThenElse(hn::FirstN(d, static_cast<size_t>(size - whole)),
-                         Codec<T>::Load(d, tail.data()), hn::Set(d, kLowest));
-      hn::Store(v, d, wide.data() + whole);
-      largest = hn::Max(largest, v);
-    }
-    const Lane block_max = hn::GetLane(hn::MaxOfLanes(d, largest));
+    const Lane block_max = WidenBlock(x + begin, size, wide.data());
     if (block_max > row.max) {
       // exp is 0 before the first block, whose maximum is lower than any.
       row.exp *= std::exp(row.max - block_max);
-      if (spread && begin > 0)
+      if (kSpread && begin > 0) {
         row.spread += static_cast<Lane>(begin) * (row.max - block_max);
+      }
       row.max = block_max;
     }
     // Without a finite number so far, any reference will do.
     const auto m = hn::Set(d, row.max == kLowest ? Lane{0} : row.max);
-    auto exp0 = hn::Zero(d), exp1 = hn::Zero(d), differences = hn::Zero(d);
+    using V = hn::Vec<decltype(d)>;
+    constexpr int64_t kVectors = 4;
+    std::array<V, kVectors> sums;
+    sums.fill(hn::Zero(d));
+    auto differences = hn::Zero(d);
     int64_t i = 0;
-    for (; i + 2 * lanes <= size; i += 2 * lanes) {
-      const auto d0 = hn::Sub(hn::Load(d, wide.data() + i), m);
-      const auto d1 = hn::Sub(hn::Load(d, wide.data() + i + lanes), m);
-      exp0 = hn::Add(exp0, ExpOrNan(d, d0));
-      exp1 = hn::Add(exp1, ExpOrNan(d, d1));
-      if (spread) differences = hn::Add(differences, hn::Add(d0, d1));
+    for (; i + kVectors * lanes <= size; i += kVectors * lanes) {
+      for (int64_t j = 0; j < kVectors * lanes; j += kLine) {
+        hwy::Prefetch(x + std::min(begin + kCrossEntropyBlock + i + j, n - 1));
+      }
+      std::array<V, kVectors> e;
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const auto u = static_cast<size_t>(v);
+        e[u] = hn::Sub(hn::Load(d, wide.data() + i + v * lanes), m);
+        if constexpr (kSpread) differences = hn::Add(differences, e[u]);
+      }
+      ExpOfNegative(d, e);
+      for (size_t v = 0; v < kVectors; ++v) sums[v] = hn::Add(sums[v], e[v]);
     }
     for (; i < size; i += lanes) {
       const auto d0 = hn::Sub(hn::Load(d, wide.data() + i), m);
-      exp0 = hn::Add(exp0, ExpOrNan(d, d0));
-      const auto mask = hn::FirstN(
-          d, static_cast<size_t>(std::min<int64_t>(lanes, size - i)));
-      if (spread)
+      sums[0] = hn::Add(sums[0], ExpOfNegative(d, d0));
+      if constexpr (kSpread) {
+        const auto mask = hn::FirstN(
+            d, static_cast<size_t>(std::min<int64_t>(lanes, size - i)));
         differences = hn::Add(differences, hn::IfThenElseZero(mask, d0));
+      }
     }
-    row.exp += hn::GetLane(hn::SumOfLanes(d, hn::Add(exp0, exp1)));
-    if (spread) row.spread += hn::GetLane(hn::SumOfLanes(d, differences));
+    row.exp += hn::GetLane(hn::SumOfLanes(
+        d, hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3]))));
+    if constexpr (kSpread) {
+      row.spread += hn::GetLane(hn::SumOfLanes(d, differences));
+    }
   }
   return row;
 }
 
+// (exp(x - m) / S - q) w as exp(x - m) (w / S) - q w, where the last difference
+// is rounded once: as many roundings, and a third of the instructions.
+template <class Lane>
 struct LogitGradient {
-  double max, inverse_sum, q, w;
+  Lane max, scale, shift;
   template <class D, class V>
   HWY_INLINE V operator()(D d, V x) const {
-    using Lane = hn::TFromD<D>;
-    const auto set = [&](double v) { return hn::Set(d, static_cast<Lane>(v)); };
-    const V p = hn::Mul(ExpOrNan(d, hn::Sub(x, set(max))), set(inverse_sum));
-    return hn::Mul(hn::Sub(p, set(q)), set(w));
+    const V e = ExpOfNegative(d, hn::Sub(x, hn::Set(d, max)));
+    return hn::MulSub(e, hn::Set(d, scale), hn::Set(d, shift));
   }
 };
 
@@ -121,7 +145,8 @@ void LocalTyped(const CrossEntropyShape& shape, const T* logits,
     if (targets[i] == shape.ignore_index) {
       row.max = 0;
     } else {
-      row = SumRow(logits, shape.valid, shape.smoothing > 0);
+      row = shape.smoothing > 0 ? SumRow<T, true>(logits, shape.valid)
+                                : SumRow<T, false>(logits, shape.valid);
     }
     max[i] = row.max;
     sums[i] = row.exp;
@@ -143,18 +168,19 @@ void GradientTyped(const CrossEntropyShape& shape, const T* logits,
        ++i, logits += shape.columns, dlogits += shape.columns) {
     int64_t zeros = 0;  // From here on.
     if (targets[i] != shape.ignore_index) {
-      LogitGradient gradient{
+      const double w =
+          static_cast<double>(upstream[up.per_token ? i : 0]) / up.count;
+      LogitGradient<Lane> gradient{
           .max = max[i],
-          .inverse_sum = inverse[i],
-          .q = q,
-          .w = static_cast<double>(upstream[up.per_token ? i : 0]) / up.count};
+          .scale = static_cast<Lane>(static_cast<double>(inverse[i]) * w),
+          .shift = static_cast<Lane>(q * w)};
       const int64_t target = targets[i] - shape.begin;
       const bool own = target >= 0 && target < shape.valid;
       T at_target{};
       if (own) at_target = logits[target];  // It may be overwritten.
       Elementwise<T>(shape.valid, gradient, dlogits, logits);
       if (own) {
-        gradient.q = q + (1 - shape.smoothing);
+        gradient.shift = static_cast<Lane>((q + (1 - shape.smoothing)) * w);
         Elementwise<T>(1, gradient, dlogits + target,
                        static_cast<const T*>(&at_target));
       }
