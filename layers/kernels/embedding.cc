@@ -4,54 +4,58 @@
 #include <cstddef>
 #include <cstring>
 
+#include "collectives/kernels/streaming.h"
 #include "collectives/kernels/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/embedding.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
 // After highway.h, once per instruction set.
 #include "collectives/kernels/codec-inl.h"
+#include "collectives/kernels/copy-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace shardproof::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// out[0, lanes) = sum over k of dy[order[k], 0.. lanes), from out or from 0.
+// out[0, 4 lanes) = sum over k of dy[order[k], 0.. 4 lanes), from out or from 0.
 // Four sums at a time, so that additions need not wait for one another.
-template <typename T, int kSums, class D>
-HWY_INLINE void SumVectors(D d, const T* dy, int64_t hidden,
-                           std::span<const int64_t> order, bool accumulate,
-                           T* out) {
-  const size_t lanes = hn::Lanes(d);
-  const auto load = [&](const T* p, size_t i) {
-    return Codec<T>::Load(d, p + i * lanes);
-  };
-  auto s0 = accumulate ? load(out, 0) : hn::Zero(d);
-  auto s1 = hn::Zero(d), s2 = s1, s3 = s1;
-  if constexpr (kSums == 4) {
-    if (accumulate) {
-      s1 = load(out, 1);
-      s2 = load(out, 2);
-      s3 = load(out, 3);
-    }
+template <typename T, class D>
+HWY_INLINE void SumFour(D d, const T* dy, int64_t hidden,
+                        std::span<const int64_t> order, bool accumulate,
+                        T* out) {
+  const size_t two = 2 * hn::Lanes(d);
+  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+  if (accumulate) {
+    Codec<T>::LoadTwo(d, out, s0, s1);
+    Codec<T>::LoadTwo(d, out + two, s2, s3);
   }
   for (const int64_t i : order) {
-    const T* row = dy + i * hidden;
-    s0 = hn::Add(s0, load(row, 0));
-    if constexpr (kSums == 4) {
-      s1 = hn::Add(s1, load(row, 1));
-      s2 = hn::Add(s2, load(row, 2));
-      s3 = hn::Add(s3, load(row, 3));
-    }
+    const T* const row = dy + i * hidden;
+    auto v0 = s0, v1 = s0, v2 = s0, v3 = s0;
+    Codec<T>::LoadTwo(d, row, v0, v1);
+    Codec<T>::LoadTwo(d, row + two, v2, v3);
+    s0 = hn::Add(s0, v0);
+    s1 = hn::Add(s1, v1);
+    s2 = hn::Add(s2, v2);
+    s3 = hn::Add(s3, v3);
   }
-  Codec<T>::Store(s0, d, out);
-  if constexpr (kSums == 4) {
-    Codec<T>::Store(s1, d, out + lanes);
-    Codec<T>::Store(s2, d, out + 2 * lanes);
-    Codec<T>::Store(s3, d, out + 3 * lanes);
+  Codec<T>::StoreTwo(s0, s1, d, out);
+  Codec<T>::StoreTwo(s2, s3, d, out + two);
+}
+
+template <typename T, class D>
+HWY_INLINE void SumOne(D d, const T* dy, int64_t hidden,
+                       std::span<const int64_t> order, bool accumulate,
+                       T* out) {
+  auto sum = accumulate ? Codec<T>::Load(d, out) : hn::Zero(d);
+  for (const int64_t i : order) {
+    sum = hn::Add(sum, Codec<T>::Load(d, dy + i * hidden));
   }
+  Codec<T>::Store(sum, d, out);
 }
 
 template <typename T>
@@ -65,14 +69,14 @@ void SumRowsTyped(const void* dy_data, int64_t hidden,
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t j = 0;
   for (; j + 4 * lanes <= hidden; j += 4 * lanes) {
-    SumVectors<T, 4>(d, dy + j, hidden, order, accumulate, out + j);
+    SumFour<T>(d, dy + j, hidden, order, accumulate, out + j);
   }
   for (; j + lanes <= hidden; j += lanes) {
-    SumVectors<T, 1>(d, dy + j, hidden, order, accumulate, out + j);
+    SumOne<T>(d, dy + j, hidden, order, accumulate, out + j);
   }
   for (; j < hidden; ++j) {
-    SumVectors<T, 1>(hn::CappedTag<Lane, 1>(), dy + j, hidden, order,
-                     accumulate, out + j);
+    SumOne<T>(hn::CappedTag<Lane, 1>(), dy + j, hidden, order, accumulate,
+              out + j);
   }
 }
 
@@ -91,6 +95,17 @@ void SumRows(DType dtype, const void* dy, int64_t hidden,
   }
 }
 
+// Zeros around the caches; without the fence that must follow.
+void ZeroStreaming(uint8_t* to, size_t bytes) {
+  const hn::ScalableTag<uint8_t> d;
+  const size_t lanes = hn::Lanes(d);
+  const size_t head = std::min(bytes, BytesToAlignment(d, to));
+  std::memset(to, 0, head);
+  size_t i = head;
+  for (; i + lanes <= bytes; i += lanes) hn::Stream(hn::Zero(d), d, to + i);
+  std::memset(to + i, 0, bytes - i);
+}
+
 }  // namespace shardproof::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -99,6 +114,7 @@ namespace shardproof {
 namespace kernels {
 
 HWY_EXPORT(SumRows);
+HWY_EXPORT(ZeroStreaming);
 
 namespace {
 
@@ -157,19 +173,36 @@ void Gradient(const EmbeddingShape& shape, const int64_t* ids, const void* dy,
   const auto bytes = static_cast<size_t>(shape.hidden * SizeOf(shape.dtype));
   if (bytes == 0 || shape.rows == 0) return;
   SortByRow(shape, ids, scratch);
-  auto* out = static_cast<std::byte*>(dtable);
-  for (int64_t k = 0; k < shape.rows; ++k, out += bytes) {
-    const auto begin = static_cast<size_t>(scratch.starts[k]);
-    const auto end = static_cast<size_t>(scratch.starts[k + 1]);
-    if (begin == end) {
-      if (!accumulate) std::memset(out, 0, bytes);
-      continue;
+  // Of a table that no cache holds, rows without a token are most of the work.
+  const bool streaming =
+      !accumulate && ShouldStream(static_cast<size_t>(shape.rows) * bytes);
+  const auto row = [&](int64_t k) {
+    return static_cast<std::byte*>(dtable) + static_cast<size_t>(k) * bytes;
+  };
+  const auto begin = [&](int64_t k) {
+    return static_cast<size_t>(scratch.starts[static_cast<size_t>(k)]);
+  };
+  for (int64_t k = 0; k < shape.rows;) {
+    const int64_t first = k;
+    while (k < shape.rows && begin(k) == begin(k + 1)) ++k;
+    if (k > first && !accumulate) {
+      const size_t size = static_cast<size_t>(k - first) * bytes;
+      if (streaming) {
+        HWY_DYNAMIC_DISPATCH(ZeroStreaming)
+        (reinterpret_cast<uint8_t*>(row(first)), size);
+      } else {
+        std::memset(row(first), 0, size);
+      }
     }
+    if (k == shape.rows) break;
     HWY_DYNAMIC_DISPATCH(SumRows)
     (shape.dtype, dy, shape.hidden,
-     std::span<const int64_t>(scratch.order).subspan(begin, end - begin),
-     accumulate, out);
+     std::span<const int64_t>(scratch.order)
+         .subspan(begin(k), begin(k + 1) - begin(k)),
+     accumulate, row(k));
+    ++k;
   }
+  if (streaming) hwy::FlushStream();
 }
 
 }  // namespace

@@ -4,10 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "collectives/kernels/streaming.h"
 #include "layers/kernels/kernel_testing.h"
 
 namespace shardproof {
@@ -118,6 +121,30 @@ TEST_P(EmbeddingTest, RoundsOnce) {
                                 false, scratch.view(), &sum)
                   .ok());
   EXPECT_EQ(static_cast<float>(sum), 258.F);
+}
+
+// A gradient that no cache holds is stored around it: rows of no vector's length,
+// and all of what was there before is gone.
+TEST_P(EmbeddingTest, LeavesZerosInATableLargerThanTheCache) {
+  const OnlyTarget only(GetParam());
+  constexpr int64_t kHidden = 1001;
+  const auto cache = static_cast<int64_t>(kernels::LastLevelCacheBytes());
+  const int64_t rows = cache / (kHidden * 4) + 3;
+  const Ids ids = {2, rows - 2, 5, 2};
+  const EmbeddingShape shape = {
+      .dtype = DType::kF32, .tokens = 4, .hidden = kHidden, .rows = rows};
+  const std::vector<float> dy(4 * kHidden, 1.F);
+  std::vector<float> dtable(static_cast<size_t>(rows * kHidden), -7.F);
+  Scratch scratch(shape);
+  ASSERT_TRUE(EmbeddingGradient(Stream::Inline(), shape, ids.data(), dy.data(),
+                                false, scratch.view(), dtable.data())
+                  .ok());
+  for (int64_t k = 0; k < rows; ++k) {
+    const auto want = static_cast<float>(std::ranges::count(ids, k));
+    const auto row =
+        std::span(dtable).subspan(static_cast<size_t>(k * kHidden), kHidden);
+    ASSERT_EQ(std::ranges::count(row, want), kHidden) << "row " << k;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EmbeddingTest, testing::ValuesIn(UsableTargets()),
