@@ -1,7 +1,7 @@
 """Writes compile_commands.json, for clang-tidy and for editors, from what Bazel would run.
 
 The paths of Bazel's sandbox are turned into paths that exist without it: sources in the workspace, external headers
-in Bazel's output base.
+in Bazel's output base. Nothing is built: aquery only analyses, with the flags of .ci/run, whose analysis it thus shares.
 """
 
 import json
@@ -9,8 +9,8 @@ import os
 import subprocess
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
-# Flags of gcc that clang does not know.
-GCC_ONLY = ('-fno-canonical-system-headers', '-Wno-free-nonheap-object', '-Wunused-but-set-parameter')
+# Flags of gcc that clang does not know, or that make errors of what only clang warns of.
+GCC_ONLY = ('-Werror', '-fno-canonical-system-headers', '-Wno-free-nonheap-object', '-Wunused-but-set-parameter')
 
 
 def bazel(*arguments):
@@ -29,7 +29,7 @@ def main():
   paths = bazel('info', 'output_base', 'execution_root')
   info = dict(line.split(': ', 1) for line in paths.splitlines())
   query = 'mnemonic("CppCompile", //...)'
-  graph = json.loads(bazel('aquery', '--output=jsonproto', '--ui_event_filters=-info', query))
+  graph = json.loads(bazel('aquery', '--config=ci', '--output=jsonproto', '--ui_event_filters=-info', query))
   commands = {}
   for action in graph.get('actions', []):
     arguments = action['arguments']
