@@ -134,12 +134,13 @@ class CrossEntropy {
         .likely2 = row.sum.likely2 / (s * s)};
     const Real target =
         row.max - static_cast<Real>(row.x[static_cast<size_t>(Target(token))]);
-    const Bounded weighted =
-        Weighted(static_cast<double>((1 - Real(in_.smoothing)) * target),
-                 static_cast<double>(Real(share_) * spread), n);
+    const Bounded weighted = Weighted(
+        static_cast<double>((1 - static_cast<Real>(in_.smoothing)) * target),
+        static_cast<double>(static_cast<Real>(share_) * spread), n);
     row.loss = Rounded(logarithm + weighted, u_);
     row.loss.value = static_cast<double>(
-        log_sum + (1 - Real(in_.smoothing)) * target + Real(share_) * spread);
+        log_sum + (1 - static_cast<Real>(in_.smoothing)) * target +
+        static_cast<Real>(share_) * spread);
   }
 
   // The two terms of the sum of q (m - x), which have one sign.

@@ -11,7 +11,7 @@ namespace shardproof {
 namespace {
 
 thread_local bool active = false;
-thread_local uint64_t seed = 0;
+thread_local uint64_t current = 0;
 
 // A standard normal number (Box and Muller).
 double Normal(const StreamKey& key, uint64_t index) {
@@ -25,21 +25,21 @@ double Normal(const StreamKey& key, uint64_t index) {
 
 }  // namespace
 
-Probe::Probe(uint64_t number) : outer_active_(active), outer_seed_(seed) {
+Probe::Probe(uint64_t seed) : outer_active_(active), outer_seed_(current) {
   active = true;
-  seed = number;
+  current = seed;
 }
 
 Probe::~Probe() {
   active = outer_active_;
-  seed = outer_seed_;
+  current = outer_seed_;
 }
 
 bool Probe::Active() { return active; }
 
 std::optional<uint64_t> Probe::Current() {
   if (!active) return std::nullopt;
-  return seed;
+  return current;
 }
 
 double ProbedLambda(double lambda, int probes) {
@@ -76,7 +76,7 @@ double ProbedRounding(double x, double u) {
   const double mantissa = std::frexp(x, &exponent);
   // Numbers that are rounded to the same number.
   const double place = u > 0 ? std::rint(mantissa / u) : mantissa;
-  return Normal({.seed = seed,
+  return Normal({.seed = current,
                  .tensor = std::bit_cast<uint64_t>(u),
                  .rank = static_cast<uint64_t>(exponent)},
                 std::bit_cast<uint64_t>(place));
@@ -84,7 +84,7 @@ double ProbedRounding(double x, double u) {
 
 double ProbedFunction(double x, double u, uint64_t function) {
   const StreamKey key = {
-      .seed = seed, .tensor = TensorId("wave"), .rank = function};
+      .seed = current, .tensor = TensorId("wave"), .rank = function};
   // 2^-6 to 2^6.
   const double frequency =
       std::exp2(static_cast<double>(RandomBits(key, 0) % 13) - 6);

@@ -428,13 +428,12 @@ TEST(ProbedChain, FaultsAreFound) {
            Probed(data, DType::kBF16, parts, 1)) {
         PowerCheck power(DType::kBF16);
         const size_t n = expected.size();
-        const auto add = [&](const std::string& fault, size_t begin, size_t end,
-                             double factor) {
+        const auto add = [&, &expected = expected](const std::string& fault,
+                                                   size_t begin, size_t end,
+                                                   double factor) {
           std::vector<double> wrong;
-          for (size_t i = 0; i < n; ++i) {
-            const double v = expected[i].value;
-            wrong.push_back(i >= begin && i < end ? factor * v : v);
-          }
+          for (const Bounded& b : expected) wrong.push_back(b.value);
+          for (size_t i = begin; i < end; ++i) wrong[i] *= factor;
           power.Add(fault, expected, wrong, HUGE_VAL);
         };
         add("scale", 0, n, 1.0 / parts);

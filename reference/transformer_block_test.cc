@@ -187,8 +187,8 @@ TEST(TransformerBlockReference, BoundsStayUseful) {
         const size_t n = m->values.size();
         PowerCheck power(dtype);
         constexpr size_t kParts = 8;
-        const auto add = [&](const std::string& fault, double factor,
-                             size_t begin, size_t end) {
+        const auto add = [&, m = m](const std::string& fault, double factor,
+                                    size_t begin, size_t end) {
           std::vector<double> wrong;
           for (size_t i = 0; i < n; ++i) {
             const double v = m->values[i].value;

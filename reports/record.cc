@@ -317,7 +317,9 @@ std::string ParamsText(const Record& record) {
   std::string text;
   for (const auto& [key, value] : record.params) {
     if (!text.empty()) text += ' ';
-    text += key + '=' + value;
+    text += key;
+    text += '=';
+    text += value;
   }
   return text;
 }

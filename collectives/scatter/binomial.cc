@@ -24,7 +24,7 @@ Status Binomial(const Communicator& comm, const ScatterCall& call) {
   SP_ASSIGN_OR_RETURN(std::byte * run,
                       Scratch(comm, ScratchSlot::kVector,
                               tree.Sum(v, v + SubtreeSize(v, p)), dtype));
-  const auto bytes = [&](int rank) {
+  const auto bytes = [&blocks = blocks, dtype = dtype](int rank) {
     return static_cast<size_t>(blocks.Count(rank) * SizeOf(dtype));
   };
   for (int k = 1; v == 0 && k < p; ++k) {

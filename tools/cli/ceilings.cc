@@ -51,13 +51,14 @@ StatusOr<double> MeasureFlops(const Communicator& comm, DType dtype) {
 std::optional<MachineRates> Ceilings::Of(const Job& job) {
   const int ranks = job.instance.ranks;
   const Floor floor = job.info->floor(job.instance);
-  const auto [moving, first] = moving_.try_emplace({ranks, CopyBytes(floor)});
+  const auto bytes = CopyBytes(floor);
+  const auto [moving, first] = moving_.try_emplace({ranks, bytes});
   if (first) {
     MachineRates rates;
     const Status status =
         world_.Run(ranks, [&](const Communicator& comm) -> Status {
           SP_ASSIGN_OR_RETURN(const MachineRates mine,
-                              MeasureRates(comm, moving->first.second));
+                              MeasureRates(comm, bytes));
           if (comm.rank() == 0) rates = mine;
           return OkStatus();
         });
@@ -74,10 +75,11 @@ std::optional<MachineRates> Ceilings::Of(const Job& job) {
   const auto [product, unknown] = flops_.try_emplace({ranks, dtype});
   if (unknown) {
     // 0 where it fails: then only moving bounds the time.
+    double& flops = product->second;
     static_cast<void>(
         world_.Run(ranks, [&](const Communicator& comm) -> Status {
           SP_ASSIGN_OR_RETURN(const double mine, MeasureFlops(comm, dtype));
-          if (comm.rank() == 0) product->second = mine;
+          if (comm.rank() == 0) flops = mine;
           return OkStatus();
         }));
   }

@@ -14,9 +14,9 @@ ExitCode RunList(const Options& options, bool as_json);
 // Conformance of everything chosen.
 ExitCode RunVerify(const Options& options);
 // Measurement; each instance is verified first.
-ExitCode RunBench(const Options& options);
+ExitCode RunBench(const Options& given);
 // The main job: verify, then measure at the sizes of a model.
-ExitCode RunMain(const Options& options);
+ExitCode RunMain(const Options& given);
 // Planted faults against every case: the kill matrix.
 ExitCode RunMutants(const Options& options);
 // What each rank holds, what is sent, what it costs.

@@ -1,6 +1,6 @@
 #include "tools/cli/interrupt.h"
 
-#include <signal.h>
+#include <signal.h>  // sigaction. NOLINT(modernize-deprecated-headers)
 #include <unistd.h>
 
 #include <algorithm>

@@ -88,7 +88,7 @@ std::string VerifyTable::Text() const {
   Table table({"case", "variant", "ranks", "passed", "wrong", "unsupported",
                "worst error/bound"});
   for (const auto& [key, line] : lines_) {
-    const auto count = [&](Verdict v) {
+    const auto count = [&line = line](Verdict v) {
       const auto found = line.verdicts.find(v);
       return found == line.verdicts.end() ? 0 : found->second;
     };

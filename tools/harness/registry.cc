@@ -47,11 +47,11 @@ Status Validate(const CaseInfo& info) {
 
 }  // namespace
 
-const ErasedVariant* CaseInfo::FindVariant(std::string_view wanted) const {
-  const bool mutant = wanted.starts_with(kMutantPrefix);
-  if (mutant) wanted.remove_prefix(kMutantPrefix.size());
+const ErasedVariant* CaseInfo::FindVariant(std::string_view name) const {
+  const bool mutant = name.starts_with(kMutantPrefix);
+  if (mutant) name.remove_prefix(kMutantPrefix.size());
   for (const ErasedVariant& v : mutant ? mutants : variants) {
-    if (v.name == wanted) return &v;
+    if (v.name == name) return &v;
   }
   return nullptr;
 }
@@ -108,7 +108,9 @@ StatusOr<std::vector<std::vector<std::string>>> AxisValues(
     const std::vector<AxisInfo>& axes, Purpose purpose,
     const AxisOverrides& overrides) {
   for (const auto& [name, values] : overrides) {
-    const auto known = [&](const AxisInfo& a) { return a.name == name; };
+    const auto known = [&name = name](const AxisInfo& a) {
+      return a.name == name;
+    };
     if (std::any_of(axes.begin(), axes.end(), known)) continue;
     std::vector<std::string_view> names;
     for (const AxisInfo& axis : axes) names.push_back(axis.name);

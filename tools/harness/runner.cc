@@ -43,7 +43,8 @@ std::string ReproLine(const CaseInfo& info, const ErasedVariant& variant,
                       info.name,
                       Quoted((variant.mutant ? "mutant/" : "") + variant.name));
   for (const auto& [axis, value] : instance.values) {
-    line += fmt::format(" --axis {}", Quoted(axis + "=" + value));
+    line +=
+        fmt::format(" --axis {}", Quoted(fmt::format("{}={}", axis, value)));
   }
   line += fmt::format(" --seed {}", options.seed);
   if (options.ordinary_memory) line += " --memory ordinary";
