@@ -302,19 +302,18 @@ class TokenSums {
   int ended_ = 0;
 };
 
-class WeightGradients {
- public:
+struct WeightGradients {
   WeightGradients(int64_t tokens, int64_t columns, const Arithmetic& a)
-      : dw_(tokens, columns, a), db_(tokens, columns, a) {}
+      : dw(tokens, columns, a), db(tokens, columns, a) {}
   void Add(const Token& t, Span dy) {
     for (size_t j = 0; j < dy.size(); ++j) {
-      dw_.Add(j, dy[j] * t.n[j]);
-      db_.Add(j, dy[j]);
+      dw.Add(j, dy[j] * t.n[j]);
+      db.Add(j, dy[j]);
     }
-    dw_.EndToken();
-    db_.EndToken();
+    dw.EndToken();
+    db.EndToken();
   }
-  TokenSums dw_, db_;
+  TokenSums dw, db;
 };
 
 Row RowOf(ConstTensorView v, int64_t token) {
@@ -365,8 +364,8 @@ NormGradients NormBackward(const Matrix& x, const Matrix& dy, const Matrix* dz,
                   result.dx.values);
     gradients.Add(t, dy.row(i));
   }
-  result.dw = gradients.dw_.Finish();
-  result.db = gradients.db_.Finish();
+  result.dw = gradients.dw.Finish();
+  result.db = gradients.db.Finish();
   return result;
 }
 
@@ -405,8 +404,8 @@ NormResult NormReference(const NormInputs& in, const NormArithmetic& a,
   for (int64_t token = 0; token < all; ++token) {
     gradients.Add(norm.Normalise(z_of(token)), RowOf(*in.dy, token));
   }
-  result.dw = gradients.dw_.Finish();
-  result.db = gradients.db_.Finish();
+  result.dw = gradients.dw.Finish();
+  result.db = gradients.db.Finish();
   return result;
 }
 

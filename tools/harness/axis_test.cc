@@ -78,7 +78,9 @@ std::vector<std::string> Texts(const std::vector<Instance>& instances) {
   std::vector<std::string> out;
   for (const Instance& i : instances) {
     std::string text;
-    for (const auto& [axis, value] : i.values) text += axis + "=" + value + " ";
+    for (const auto& [axis, value] : i.values) {
+      text.append(axis).append("=").append(value).append(" ");
+    }
     out.push_back(text);
   }
   return out;
