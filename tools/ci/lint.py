@@ -105,8 +105,9 @@ def join(commands):
   groups = []
   for command in commands:
     text = read(command['file'])
-    # What a using-declaration brings in may clash with a header of another file.
-    key = flags(command), sorted(USING.findall(text))
+    # What a using-declaration brings in may clash with a header of another file; and shardproof::testing, of
+    # collectives/testing/, hides GoogleTest's testing.
+    key = flags(command), sorted(USING.findall(text)), '/testing/' in ''.join(INCLUDE.findall(text))
     names, lines = own_names(text), text.count('\n')
     for group in groups:
       if group['key'] == key and not group['names'] & names and group['lines'] + lines <= JOINED_LINES:
