@@ -73,12 +73,22 @@ std::optional<std::string> Skip(const P& p) {
   if (p.dtype == DType::kF64 && p.kv_heads != 4) {
     return "f64 is tested with grouped queries";
   }
-  // Their references are probed, which takes time.
-  if (SizeOf(p.dtype) < SizeOf(DType::kF32) && p.kv_heads != 4 && !p.bias) {
+  // The references of 16-bit types are probed, which takes time.
+  if (SizeOf(p.dtype) >= SizeOf(DType::kF32)) return std::nullopt;
+  if (p.kv_heads != 4 && !p.bias) {
     return "16-bit types are tested with grouped queries, or with a bias";
   }
   if (p.dtype == DType::kF16 && !(p.kv_heads == 4 && p.bias)) {
     return "f16 is tested with grouped queries and a bias";
+  }
+  // With sequence parallelism over the odd numbers of ranks and without it over
+  // the even ones, or the other way round.
+  const bool common = p.dtype == DType::kBF16 && p.kv_heads == 4 && p.bias;
+  const bool odd = p.ranks % 2 != 0;
+  const bool turn = p.kv_heads == 8 || (p.kv_heads == 4 && p.rope_theta != 0);
+  if (!common && p.sequence_parallel != (odd == turn)) {
+    return "16-bit types are tested with sequence parallelism over every "
+           "second number of ranks";
   }
   return std::nullopt;
 }
@@ -217,7 +227,7 @@ Cost CostOf(const P& p, const CollectiveFamily& collectives) {
 // The layer as another config makes it, or with another core.
 Mutant<P> Misconfigured(
     std::string name,
-    std::function<void(const P&, ParallelAttentionConfig&)> change,
+    const std::function<void(const P&, ParallelAttentionConfig&)>& change,
     std::function<bool(const P&)> applies) {
   return {.name = std::move(name),
           .bind = [change](const P& p,
