@@ -79,7 +79,7 @@ class Stream {
  public:
   Stream() = default;  // The inline stream.
   static Stream Inline() { return Stream(); }
-  static StatusOr<Stream> Create(std::string name);
+  static StatusOr<Stream> Create(const std::string& name);
 
   bool is_inline() const { return impl_ == nullptr; }
   DeviceKind device() const { return DeviceKind::kHost; }

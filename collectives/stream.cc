@@ -159,7 +159,7 @@ Status Event::Synchronize() const {
 
 bool Event::Done() const { return impl_ == nullptr || impl_->done(); }
 
-StatusOr<Stream> Stream::Create(std::string name) {
+StatusOr<Stream> Stream::Create(const std::string& name) {
   auto impl = std::make_shared<StreamImpl>();
   SP_RETURN_IF_ERROR(impl->Start(name));
   return Stream(std::move(impl));

@@ -45,12 +45,12 @@ using LayerCost = std::function<Cost(const P&, const CollectiveFamily&)>;
 
 template <class P>
 Variant<P> OverCollective(const CollectiveFamily& family, unsigned needs,
-                          std::string note, const LayerBind<P>& bind,
+                          std::string_view note, const LayerBind<P>& bind,
                           const LayerCost<P>& cost) {
   Variant<P> variant;
   variant.name = family.name;
   variant.needs = needs;
-  variant.note = std::move(note);
+  variant.note = note;
   variant.bind = [family, bind](const P& p, RankContext& context) {
     return bind(p, context, family);
   };
@@ -84,11 +84,12 @@ std::vector<Variant<P>> OverCollectives(
 
 // The layer over a broken family.
 template <class P>
-Mutant<P> Planted(std::string name, std::type_identity_t<LayerBind<P>> bind,
+Mutant<P> Planted(std::string_view name,
+                  std::type_identity_t<LayerBind<P>> bind,
                   const CollectiveFamily& broken,
                   std::function<bool(const std::type_identity_t<P>&)> applies) {
   Mutant<P> mutant;
-  mutant.name = std::move(name);
+  mutant.name = name;
   mutant.bind = [bind = std::move(bind), broken](const P& p,
                                                  RankContext& context) {
     return bind(p, context, broken);
@@ -101,12 +102,12 @@ Mutant<P> Planted(std::string name, std::type_identity_t<LayerBind<P>> bind,
 // communicate.
 template <class P>
 Mutant<P> Spoiled(
-    std::string name, std::type_identity_t<LayerBind<P>> bind,
+    std::string_view name, std::type_identity_t<LayerBind<P>> bind,
     std::function<Status(const std::type_identity_t<P>&, const RankContext&)>
         spoil,
     std::function<bool(const std::type_identity_t<P>&)> applies) {
   Mutant<P> mutant;
-  mutant.name = std::move(name);
+  mutant.name = name;
   mutant.bind = [bind = std::move(bind), spoil = std::move(spoil)](
                     const P& p, RankContext& context) -> StatusOr<Operation> {
     SP_ASSIGN_OR_RETURN(const Operation good,

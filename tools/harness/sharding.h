@@ -72,7 +72,7 @@ Sharding PerRank();
 // As PerRank, but rank r's tensor has `sizes[r]` in `dimension` (others as
 // given).
 Sharding PerRankSizes(int dimension, std::vector<int64_t> sizes);
-Sharding OnRank(int rank);
+Sharding OnRank(int root);
 Sharding Partial();
 // Anything else: interleaved QKV, zigzag, a mesh.
 Sharding ShardBy(std::string name,
