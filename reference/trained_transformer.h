@@ -33,7 +33,7 @@
 // f64 results here are rounded much as those under test are (with twice the
 // digits only in sums of products): what is compared has at most twice the
 // variance that probes see, which multiplies the probability of refusing a
-// right result by less than 2^(K / 2), K the number of probes (8 for 6).
+// right result by less than 2^(K / 2), K the number of probes (4 for 4).
 //
 //     TrainedTransformerReference r({.hidden = 8, .heads = 2, ...}, initial);
 //     r.Step(x, dy, 1.0 / tokens);

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -177,8 +178,9 @@ Variant<P> Of(const char* name, const Form& form,
   Variant<P> variant;
   variant.name = name;
   variant.note = std::move(note);
-  variant.needs =
-      collectives.name == kRingCollectives.name ? kAnywhere : kSharedMemory;
+  variant.needs = std::string_view(collectives.name) == kRingCollectives.name
+                      ? kAnywhere
+                      : kSharedMemory;
   variant.refuses = [form](const P& p) -> std::optional<std::string> {
     if (p.ranks % form.replicas == 0) return std::nullopt;
     return "an odd number of ranks does not make two replicas";
@@ -194,8 +196,7 @@ Variant<P> Of(const char* name, const Form& form,
     return cost;
   };
   // The same for all: how a sum is cut is of no consequence to its bound
-  // (trained_transformer.h), so that one evaluation of the reference serves
-  // all.
+  // (trained_transformer.h), and one evaluation of the reference serves them.
   variant.arithmetic = [](const P& p) {
     return Arithmetic::For(p.dtype, p.ranks);
   };
@@ -241,7 +242,8 @@ std::vector<Variant<P>> Variants() {
 // --- Planted bugs ------------------------------------------------------------
 
 bool Several(const P& p) { return p.ranks >= 2; }
-bool Even(const P& p) { return p.ranks % 2 == 0; }
+// Halves with several parts each.
+bool Halved(const P& p) { return p.ranks >= 4 && p.ranks % 2 == 0; }
 
 Mutant<P> Bug(std::string name, const Form& form, const Changes& changes,
               std::function<bool(const P&)> applies = Several) {
@@ -301,7 +303,7 @@ std::vector<Mutant<P>> Mutants() {
       Bug("one_bucket_reduced_twice", kBuckets,
           {.family = Replace<&F::all_reduce, AllReduceOneOfTwoAgain>}),
       Bug("one_part_not_reduced_among_replicas", kHybrid3,
-          {.family = LeaveFirstPartOfHalves}, Even),
+          {.family = LeaveFirstPartOfHalves}, Halved),
       Bug("bias_correction_one_step_late", kOneBucket,
           {.kernels = {.adam = CorrectedOneStepLate}},
           [](const P& p) { return Several(p) && Adam(p.rule); }),
@@ -355,8 +357,7 @@ const RegisterCase kTransformerTraining(Case<P>{
     .variants = Variants(),
     .mutants = Mutants(),
     // Deviations in these types are so small that few probes, which know them
-    // badly, are enough: bounds are 145 times the deviation in f32, and 900
-    // times that in f64.
+    // badly, are enough: a bound is about 150 deviations in f32, and 1000 in f64.
     .probes = [](const P& p) { return p.dtype == DType::kF64 ? 4 : 6; },
     .exact = false,
     .bytes =
