@@ -3,12 +3,12 @@
 //
 //     ExpOfNegative(d, x) = e^x    x <= 0, or a NaN, which stays one
 //
-// In f32 the result is 0 where e^x is less than the smallest normal number, and
-// within 2 units in the last place elsewhere; that, and that there is no larger
-// exponent to scale by, saves half of the instructions of hn::Exp, which f64 is
-// left to. x = k log 2 + r, |r| <= log(2) / 2: adding 2^23 and more rounds x /
-// log 2 to k, and its low bits are k then (Cody and Waite, Software Manual for
-// the Elementary Functions, chapter 6, for the reduction in two steps).
+// In f32 the result is 0 where e^x is less than the smallest normal number; that,
+// and that there is no larger exponent to scale by, saves half of the
+// instructions of hn::Exp, which f64 is left to. x = k log 2 + r,
+// |r| <= log(2) / 2: adding 2^23 and more rounds x / log 2 to k, and its low bits
+// are k then (Cody and Waite, Software Manual for the Elementary Functions,
+// chapter 6, for the reduction in two steps).
 #include <array>
 #include <cstddef>
 
@@ -28,9 +28,7 @@ HWY_BEFORE_NAMESPACE();
 namespace shardproof::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// In place, of kVectors at a time: step by step rather than vector by vector,
-// since one waits 60 cycles for its own steps, and what a core holds back for it
-// would not fill them.
+// In place, of kVectors at a time, a step of all of them after the other.
 template <class D, class V, size_t kVectors>
 HWY_INLINE void ExpOfNegative(D d, std::array<V, kVectors>& x) {
   if constexpr (sizeof(hn::TFromD<D>) == sizeof(double)) {
