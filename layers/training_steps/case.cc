@@ -211,7 +211,7 @@ struct Plan {
 
   CountsInNorm counts = [](int rank) { return rank == 0; };
   double (*factor)(const P&) = nullptr;
-  GradientSink (*sink)(GradientSink) = nullptr;
+  GradientSink (*sink)(const GradientSink&) = nullptr;
   bool reload_every_step = false;  // Moments and step count are lost.
   bool starts_differ = false;
   bool first_batch_only = false;
@@ -360,7 +360,7 @@ Mutant<P> Bug(const char* name, const Plan& plan,
 }
 
 // On top of the gradients of the step before.
-GradientSink NeverZeroed(GradientSink sink) {
+GradientSink NeverZeroed(const GradientSink& sink) {
   return {.open = [sink](int i) -> StatusOr<DataParallel::Target> {
             SP_ASSIGN_OR_RETURN(const DataParallel::Target to, sink.open(i));
             return DataParallel::Target{to.data, true};
