@@ -128,7 +128,7 @@ void ColumnSumTyped(int64_t rows, int64_t columns, const T* x, T* out) {
       }
       for (; c < size; ++c) sums[c] += static_cast<Lane>(row[c]);
     }
-    for (int64_t c = 0; c < size; ++c) out[j + c] = T(sums[c]);
+    for (int64_t c = 0; c < size; ++c) out[j + c] = static_cast<T>(sums[c]);
   }
 }
 
