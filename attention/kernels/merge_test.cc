@@ -172,6 +172,13 @@ TEST(MergeAttention, EmptyPartsChangeNoBit) {
       EXPECT_EQ(merged.lse, part.lse);
     }
   }
+  // Nor does what stands in one, which has no weight.
+  const Part garbage = {
+      .o = std::vector<float>(37, std::numeric_limits<float>::quiet_NaN()),
+      .lse = kNone};
+  const Part part = Values(3, 1.1f);
+  EXPECT_EQ(Merged(part, garbage).o, part.o);
+  EXPECT_EQ(Merged(garbage, part).o, part.o);
   const Part none = Merged(empty, empty);
   EXPECT_EQ(none.o, empty.o);
   EXPECT_EQ(none.lse, kNone);
