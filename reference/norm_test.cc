@@ -78,6 +78,7 @@ struct Honest {
       return static_cast<T>(l.t.at(name)[static_cast<size_t>(i)]);
     };
     std::vector<T> dw_sum(l.h), db_sum(l.h);
+    const auto h = static_cast<T>(l.h);
     for (int i = 0; i < l.tokens; ++i) {
       std::vector<T> x(l.h), n(l.h), g(l.h);
       T mean = 0, variance = 0, square = 0;
@@ -88,10 +89,10 @@ struct Honest {
         mean += x[j];
         square += x[j] * x[j];
       }
-      mean = l.kind == NormKind::kLayerNorm ? mean / T(l.h) : T(0);
+      mean = l.kind == NormKind::kLayerNorm ? mean / h : T{};
       for (const T v : x) variance += (v - mean) * (v - mean);
-      if (one_pass) variance = square - T(l.h) * mean * mean;
-      const T r = 1 / std::sqrt(variance / T(l.h) + static_cast<T>(l.epsilon));
+      if (one_pass) variance = square - h * mean * mean;
+      const T r = 1 / std::sqrt(variance / h + static_cast<T>(l.epsilon));
       T p = 0, q = 0;
       for (int j = 0; j < l.h; ++j) {
         n[j] = (x[j] - mean) * r;
@@ -103,8 +104,8 @@ struct Honest {
         dw_sum[j] += dy * n[j];
         db_sum[j] += dy;
       }
-      p = l.kind == NormKind::kLayerNorm ? p / T(l.h) : T(0);
-      q /= T(l.h);
+      p = l.kind == NormKind::kLayerNorm ? p / h : T{};
+      q /= h;
       for (int j = 0; j < l.h; ++j) {
         const T v = r * ((g[j] - p) - n[j] * q);
         dx.push_back(round(l.residual ? v + get("dz", i * l.h + j) : v));

@@ -15,7 +15,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 void Set(Tensor& t, const std::vector<double>& values) {
   Visit(t.dtype(), [&]<typename T>(TypeTag<T>) {
     for (size_t i = 0; i < values.size(); ++i) {
-      t.data<T>()[i] = T(static_cast<float>(values[i]));
+      t.data<T>()[i] = static_cast<T>(static_cast<float>(values[i]));
     }
   });
 }

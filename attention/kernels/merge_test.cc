@@ -232,7 +232,8 @@ TEST(AttentionDelta, IsTheRowsOfTheProduct) {
       const auto fill = [](Tensor& t, int step) {
         Visit(t.dtype(), [&]<typename T>(TypeTag<T>) {
           for (int64_t i = 0; i < t.num_elements(); ++i) {
-            t.data<T>()[i] = T(static_cast<float>(i * step % 17 - 8));
+            t.data<T>()[i] =
+                static_cast<T>(static_cast<float>(i * step % 17 - 8));
           }
         });
       };

@@ -80,8 +80,9 @@ TEST(Layout, EveryTokenHasItsRank) {
 Tensor Counted(int64_t rows, int64_t width) {
   Tensor t(DType::kF32, {rows, width});
   for (int64_t i = 0; i < rows * width; ++i) {
+    const int64_t row = i / width;
     t.data<float>()[i] =
-        static_cast<float>(i / width) + 0.25f * static_cast<float>(i % width);
+        static_cast<float>(row) + 0.25f * static_cast<float>(i % width);
   }
   return t;
 }

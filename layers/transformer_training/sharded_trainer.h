@@ -93,9 +93,11 @@ class ShardedTrainer {
  private:
   explicit ShardedTrainer(const ShardedTrainerConfig& config)
       : config_(config) {}
-  Status SetUpReplicas(const Communicator& comm, const CollectiveFamily& f,
+  Status SetUpReplicas(const Communicator& comm,
+                       const CollectiveFamily& collectives,
                        const OptimizerKernels& kernels);
-  Status SetUpZero(const Communicator& comm, const CollectiveFamily& f,
+  Status SetUpZero(const Communicator& comm,
+                   const CollectiveFamily& collectives,
                    const OptimizerKernels& kernels);
   Status StepReplicas(ZeroModel& model, std::span<const int64_t> tokens,
                       double factor);

@@ -46,8 +46,7 @@ struct BlockParameter {
   Shape shape;
   int64_t begin = 0;
 };
-std::vector<BlockParameter> BlockParametersOf(
-    const TransformerBlockConfig& block);
+std::vector<BlockParameter> BlockParametersOf(const TransformerBlockConfig& c);
 // Elements of all of them.
 int64_t BlockSize(const TransformerBlockConfig& block);
 

@@ -163,7 +163,7 @@ class Zero {
   Status BeginGather(int64_t use);
   // Where the gradients of a block are to be made, and their way from there.
   StatusOr<void*> GradientsOf(size_t block);
-  Status Reduce(size_t block, bool first, bool last);
+  Status Reduce(size_t index, bool first, bool last);
   Status ReduceNow(const Block& block, const void* whole, bool first,
                    bool last);
   Status GatherParameters();
