@@ -112,11 +112,10 @@ struct MoeResult {
 };
 
 // kInvalidArgument names the token whose choice is not determined.
-StatusOr<MoeRouting> MoeRoute(const MoeInputs& inputs,
-                              const Arithmetic& router);
+StatusOr<MoeRouting> MoeRoute(const MoeInputs& in, const Arithmetic& a);
 // The gradient of the logits of those tokens, from that of their weights.
-Matrix MoeRouteGradient(const MoeInputs& inputs, const MoeRouting& routing,
-                        const Matrix& d_weights, const Arithmetic& router);
+Matrix MoeRouteGradient(const MoeInputs& in, const MoeRouting& routing,
+                        const Matrix& d_weights, const Arithmetic& a);
 
 StatusOr<MoeResult> MoeReference(const MoeInputs& inputs,
                                  const MoeArithmetic& arithmetic,

@@ -179,7 +179,7 @@ void SeedByRank(const Communicator& comm, ParallelDropoutConfig& config) {
 }
 
 // A result times 1 - p: the scale was forgotten.
-Mutant<P> WithoutScale(std::string name, std::string output) {
+Mutant<P> WithoutScale(std::string name, const std::string& output) {
   return {.name = std::move(name),
           .bind = [output](const P& p,
                            RankContext& context) -> StatusOr<Operation> {

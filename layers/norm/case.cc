@@ -213,10 +213,10 @@ bool SequenceParallel(const P& p) {
 bool Plain(const P& p) { return p.ranks >= 2 && !p.sequence_parallel; }
 bool Centred(const P& p) { return p.kind == NormKind::kLayerNorm; }
 
-Mutant<P> Flawed(std::string name, const Flaw& flaw,
+Mutant<P> Flawed(const std::string& name, const Flaw& flaw,
                  bool (*applies)(const P&)) {
   return Spoiled<P>(
-      std::move(name), Bind,
+      name, Bind,
       [flaw](const P& p, const RankContext& c) {
         return Recompute(p, c, flaw);
       },
