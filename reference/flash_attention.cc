@@ -102,7 +102,10 @@ class Computation {
       : in_(in),
         a_(a),
         u_(UnitRoundoff(a.accumulate) + kSlack),
-        tiny_(a.accumulate == DType::kF64 ? 0x1p-1022 : 0x1p-126),
+        // What it is used in is rounded further, up to 2^14 times: by less than
+        // a 2^-9th in f32.
+        tiny_((a.accumulate == DType::kF64 ? 0x1p-1022 : 0x1p-126) *
+              (1 + 0x1p-9)),
         rounding_(a.products == a.accumulate ? 0 : UnitRoundoff(a.products)),
         d_(in.head_dim),
         queries_(in.q.shape[0] / std::max<int64_t>(in.sequences, 1)),

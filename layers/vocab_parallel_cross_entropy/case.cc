@@ -397,6 +397,12 @@ std::optional<std::string> Skip(const P& p) {
   if (p.vocabulary == 3 && (p.scale > 100 || !p.mean)) {
     return "a small vocabulary is for ranks with padding only";
   }
+  // With one probability of 1 in a row, shards of few ids may add to none of
+  // them, and the f16 values drawn here are such: nothing would show a shard
+  // that is missing.
+  if (p.dtype == DType::kF16 && p.scale > 100) {
+    return "f16 is tested with logits of scale 3";
+  }
   // Two blocks or three; in f64 the reference takes a second each time.
   if (p.vocabulary == 4100 &&
       (p.scale > 100 || !p.mean || p.in_place || p.data_parallel > 1 ||
