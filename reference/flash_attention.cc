@@ -96,16 +96,22 @@ struct Pair {
   Wide p = 0;  // the probability.
 };
 
+// What an exp below the normal range may be instead, and become: it is rounded to
+// the type of products, twice where it makes a dS, and further, up to 2^14 times,
+// by less than a 2^-9th in f32.
+double Tiny(const FlashArithmetic& a) {
+  const double least = a.accumulate == DType::kF64 ? 0x1p-1022 : 0x1p-126;
+  const double rounded = 1 + UnitRoundoff(a.products);
+  return least * rounded * rounded * (1 + 0x1p-9);
+}
+
 class Computation {
  public:
   Computation(const FlashInputs& in, const FlashArithmetic& a)
       : in_(in),
         a_(a),
         u_(UnitRoundoff(a.accumulate) + kSlack),
-        // What it is used in is rounded further, up to 2^14 times: by less than
-        // a 2^-9th in f32.
-        tiny_((a.accumulate == DType::kF64 ? 0x1p-1022 : 0x1p-126) *
-              (1 + 0x1p-9)),
+        tiny_(Tiny(a)),
         rounding_(a.products == a.accumulate ? 0 : UnitRoundoff(a.products)),
         d_(in.head_dim),
         queries_(in.q.shape[0] / std::max<int64_t>(in.sequences, 1)),
