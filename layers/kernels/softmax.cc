@@ -92,7 +92,8 @@ HWY_INLINE Lane Exponentials(const Lane* s, int64_t n, Lane scale, Lane largest,
   std::array<V, kVectors> sums;
   sums.fill(hn::Zero(d));
   const auto below = [&](V x) {
-    return hn::MulSub(x, hn::Set(d, scale), hn::Set(d, largest));
+    // Not fused: the largest must be exactly 0 below itself, and no other above.
+    return hn::Sub(hn::Mul(x, hn::Set(d, scale)), hn::Set(d, largest));
   };
   int64_t j = 0;
   for (; j + kVectors * lanes <= n; j += kVectors * lanes) {

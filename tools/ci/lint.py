@@ -8,12 +8,10 @@ A file that was clean is not looked at again until it, one of our headers that i
 the tree, so that a fresh checkout starts from it; then it is looked at again, since the key does not cover the headers
 of the system.
 
-Three quarters of clang-tidy's time goes into parsing and matching the headers of the standard library, once for every
-.cc file. So several files are first looked at as one, joined in text like a unity build (not by #include: some checks
-look at the main file only). Files that give the same name to something of their own are not joined. Joined files in
-which anything is found, be it an error of joining, are looked at again in halves, and only what is found in a file alone
-is reported. What
-joining may hide is little: an unused using-declaration whose name another of the joined files uses.
+Much of clang-tidy's time goes into parsing and matching the headers of the standard library, once for every .cc file. So several files are first looked at as one, joined in text like a unity build (not by #include: some checks
+look at the main file only). Files that give the same name to something of their own are not joined. Joined files in which
+anything is found, be it an error of joining, are looked at again in halves, and only what is found in a file alone is
+reported. What joining may hide is little: an unused using-declaration whose name another of the joined files uses.
 """
 
 import concurrent.futures
