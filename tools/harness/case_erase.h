@@ -108,8 +108,8 @@ ErasedVariant EraseVariant(const Variant<P>& v) {
 
 template <class P>
 ErasedVariant EraseMutant(const Mutant<P>& m, const SharedCase<P>& c) {
-  ErasedVariant out = EraseVariant(
-      Variant<P>{.name = m.name, .bind = m.bind, .needs = m.needs});
+  ErasedVariant out = EraseVariant(Variant<P>{
+      .name = m.name, .bind = m.bind, .needs = m.needs, .cost = m.cost});
   out.mutant = true;
   out.applies = [applies = m.applies, c](const Instance& i) {
     const P& p = Params<P>(i);

@@ -85,8 +85,12 @@ struct Mutant {
   // problem).
   std::function<bool(const P&)> applies = {};
   unsigned needs = kAnywhere;
+  // What it would send if it were right: for bugs that only traffic shows.
+  // Unset: traffic is not compared.
+  std::function<Cost(const P&)> cost = {};
 
-  static_assert(internal::kDestructible<decltype(bind), decltype(applies)>);
+  static_assert(internal::kDestructible<decltype(bind), decltype(applies),
+                                        decltype(cost)>);
 };
 
 }  // namespace shardproof

@@ -1,0 +1,151 @@
+// What the cases of all attention schemes have in common: axes, tensors, the
+// reference, and the planted bugs of what they all do.
+//
+// A scheme's case gives two functions,
+//
+//     StatusOr<Operation> Bind(const AttentionPoint&, RankContext&,
+//                              const AttentionKernels&);
+//     int64_t Merges(const AttentionPoint&);
+//
+// and then
+//
+//     auto c = AttentionCase("attention/ring", "..", Merges, {layouts});
+//     c.variants = {..};
+//     c.mutants = KernelMutants(Bind, BlockByBlock);  // and its own
+//
+// For case.cc files; nothing else includes this.
+#ifndef SHARDPROOF_ATTENTION_PAIRING_ATTENTION_CASE_H_
+#define SHARDPROOF_ATTENTION_PAIRING_ATTENTION_CASE_H_
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "attention/sharded/sharded_attention.h"
+#include "collectives/traffic.h"
+#include "layers/attention_block/head_share.h"
+#include "reference/dtype.h"
+#include "tools/harness/case.h"
+
+namespace shardproof {
+
+enum class AttentionMask : uint8_t {
+  kFull,
+  kCausal,
+  kWindow,     // Causal, of a third of the tokens.
+  kDocuments,  // Causal, three of them; the first is one token long.
+};
+std::string FormatAxisValue(AttentionMask mask);
+Status ParseAxisValue(std::string_view text, AttentionMask* mask);
+std::string FormatAxisValue(SequenceLayout layout);
+Status ParseAxisValue(std::string_view text, SequenceLayout* layout);
+
+struct AttentionPoint {
+  DType dtype = DType::kF32;
+  SequenceLayout layout = SequenceLayout::kContiguous;
+  AttentionMask mask = AttentionMask::kCausal;
+  int64_t kv_heads = 1;
+  // Queries and keys are as large: 1 makes scores of a deviation of about 1, 12
+  // such of 144, whose lse is beyond what exp takes.
+  double spread = 1;
+  int64_t sequences = 1;
+  int64_t tokens = 0;  // Without padding.
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  int ranks = 1;
+  Memory memory = Memory::kShared;
+
+  // With padding, which nobody sees: a zigzag has equal chunks.
+  int64_t length() const {
+    if (layout != SequenceLayout::kZigzag) return tokens;
+    return PaddedLength({layout, tokens, ranks});
+  }
+};
+
+Visibility VisibilityOf(const AttentionPoint& p);
+ShardedAttentionConfig ConfigOf(const AttentionPoint& p);
+
+// How q, k, v and lse lie on the ranks: dimension 1 of q and k are tokens, 2
+// heads; of lse, 1 is heads and 2 tokens.
+struct AttentionSharding {
+  Sharding q, k, lse;
+};
+// Tokens in the point's layout, all heads.
+AttentionSharding BySequence(const AttentionPoint& p);
+// Tokens of one dimension by runs.
+Sharding ByRuns(std::string name, int dimension,
+                std::vector<std::vector<TokenRun>> runs_of_rank);
+
+// q k v do -> o lse dq dk dv.
+Tensors AttentionTensors(const AttentionPoint& p,
+                         const AttentionSharding& sharding);
+// `merges` of partial results (reference/flash_attention.h).
+StatusOr<DenseOutputs> AttentionExpected(const AttentionPoint& p,
+                                         int64_t merges, const Inputs& in,
+                                         const Sample& sample);
+// Four products of each pair that is seen forward, ten backward.
+double AttentionFlops(const AttentionPoint& p);
+
+// Everything but variants and mutants. `layouts` that the scheme takes; the
+// first is measured.
+Case<AttentionPoint> AttentionCase(
+    std::string name, std::string what,
+    std::function<int64_t(const AttentionPoint&)> merges,
+    std::initializer_list<SequenceLayout> layouts);
+
+AttentionForwardArgs ForwardArgsOf(const RankContext& context);
+AttentionBackwardArgs BackwardArgsOf(const RankContext& context);
+
+// Forward and backward of a scheme, as one operation.
+template <class Scheme>
+Operation BothPasses(std::shared_ptr<Scheme> scheme, RankContext& context) {
+  return [scheme, &context]() -> Status {
+    SP_RETURN_IF_ERROR(
+        scheme->Forward(ForwardArgsOf(context), context.stream()));
+    return scheme->Backward(BackwardArgsOf(context), context.stream());
+  };
+}
+
+// --- Planted bugs ------------------------------------------------------------
+
+using AttentionBind = std::function<StatusOr<Operation>(
+    const AttentionPoint&, RankContext&, const AttentionKernels&)>;
+
+// A run of queries and a run of keys that a scheme computes at once, where any
+// of the queries sees any of the keys.
+struct RunPair {
+  TokenRun queries;
+  TokenRun keys;
+};
+// What each rank does: for the bugs that show in some parts only.
+struct AttentionWork {
+  std::vector<std::vector<RunPair>> pairs;  // Of each rank.
+  std::vector<HeadShare> heads;             // The same.
+};
+using AttentionWorkOf = std::function<AttentionWork(const AttentionPoint&)>;
+// Each rank its own queries, with the keys of every rank; all heads.
+AttentionWork BlockByBlock(const AttentionPoint& p);
+
+// The bugs of broken_kernels.h, wherever they can show.
+std::vector<Mutant<AttentionPoint>> KernelMutants(const AttentionBind& bind,
+                                                  const AttentionWorkOf& work);
+// A gradient times the number of ranks.
+Mutant<AttentionPoint> TimesRanks(const AttentionBind& bind,
+                                  const std::string& gradient);
+// Of tokens in the point's layout: every rank has the inputs of all by other
+// means than messages, and computes everything. Right, and not parallel: only
+// its traffic shows it.
+Mutant<AttentionPoint> SilentlyDoesNothing(
+    const std::function<Cost(const AttentionPoint&)>& cost);
+
+bool Several(const AttentionPoint& p);
+// Several, and some query sees more than one key.
+bool SeesSeveral(const AttentionPoint& p);
+
+}  // namespace shardproof
+
+#endif  // SHARDPROOF_ATTENTION_PAIRING_ATTENTION_CASE_H_
