@@ -136,6 +136,11 @@ std::vector<Mutant<AttentionPoint>> KernelMutants(const AttentionBind& bind,
 // A gradient times the number of ranks.
 Mutant<AttentionPoint> TimesRanks(const AttentionBind& bind,
                                   const std::string& gradient);
+// dk and dv, of tokens in the point's layout, are those of rank `which`(p, rank),
+// of the tokens that both have as many of.
+Mutant<AttentionPoint> GradientsOfAnother(
+    std::string name, const AttentionBind& bind,
+    std::function<int(const AttentionPoint&, int rank)> which);
 // Of tokens in the point's layout: every rank has the inputs of all by other
 // means than messages, and computes everything. Right, and not parallel: only
 // its traffic shows it.

@@ -55,6 +55,17 @@ class Scope {
       });
     });
   }
+  // All blocks of keys have as many, and there are several.
+  bool HasBlocksLikeTheFirst() const {
+    return AnyRank([](const auto& pairs, const HeadShare&) {
+      bool others = false;
+      for (const RunPair& pair : pairs) {
+        if (pair.keys.count != pairs[0].keys.count) return false;
+        others = others || pair.keys != pairs[0].keys;
+      }
+      return others;
+    });
+  }
   bool SeesNothingSomewhere() const {
     return AnyRank([&](const auto& pairs, const HeadShare&) {
       return AnyQuery(pairs, [&](const RunPair& pair, int64_t i) {
@@ -203,6 +214,8 @@ std::vector<Mutant<P>> KernelMutants(const AttentionBind& bind,
       {"infinite_lse_of_nothing", &kInfiniteLseOfNothing,
        in(&Scope::SeesNothingSomewhere)},
       {"lse_of_the_last_block", &kLseOfTheLastBlock, in(&Scope::Merges)},
+      {"keys_of_the_first_block", &kKeysOfTheFirstBlock,
+       in(&Scope::HasBlocksLikeTheFirst)},
       {"delta_missing", &kWithoutDelta, in(&Scope::Computes)},
       {"scale_missing", &kUnscaled, SeesSeveral},
       {"sees_the_next_token", &kSeesTheNextToken, changed(SeeTheNextToken)},
@@ -243,6 +256,49 @@ Mutant<P> TimesRanks(const AttentionBind& bind, const std::string& gradient) {
   const bool of_values = gradient == "dv";
   mutant.applies = [of_values](const P& p) {
     return of_values ? Several(p) && p.tokens > 0 : SeesSeveral(p);
+  };
+  return mutant;
+}
+
+Mutant<P> GradientsOfAnother(std::string name, const AttentionBind& bind,
+                             std::function<int(const P&, int rank)> which) {
+  Mutant<P> mutant;
+  mutant.name = std::move(name);
+  mutant.bind = [bind, which](const P& p,
+                              RankContext& c) -> StatusOr<Operation> {
+    SP_ASSIGN_OR_RETURN(const Operation good, bind(p, c, {}));
+    return Operation([good, which, p, &c]() -> Status {
+      SP_RETURN_IF_ERROR(good());
+      const auto rank = static_cast<size_t>(c.comm().rank());
+      for (const char* gradient : {"dk", "dv"}) {
+        const TensorView mine = c.out(gradient);
+        const auto bytes =
+            static_cast<size_t>(mine.num_elements() * SizeOf(mine.dtype));
+        SP_ASSIGN_OR_RETURN(const std::vector<std::string> all,
+                            c.comm().ExchangeControl(
+                                {static_cast<const char*>(mine.data), bytes}));
+        const std::string& theirs =
+            all[static_cast<size_t>(which(p, static_cast<int>(rank)))];
+        if (bytes == 0) continue;
+        std::memcpy(mine.data, theirs.data(), std::min(theirs.size(), bytes));
+      }
+      return OkStatus();
+    });
+  };
+  // Some rank has tokens, as has the one whose gradients it takes.
+  mutant.applies = [which](const P& p) {
+    const auto runs = RunsOfRanks({p.layout, p.length(), p.ranks});
+    const auto first = [&](int rank) {
+      const std::vector<TokenRun>& of = runs[static_cast<size_t>(rank)];
+      return of.empty() ? p.tokens : of[0].offset;
+    };
+    for (int r = 0; r < p.ranks; ++r) {
+      const int other = which(p, r);
+      if (other != r && std::max(first(r), first(other)) < p.tokens) {
+        return true;
+      }
+    }
+    return false;
   };
   return mutant;
 }

@@ -165,6 +165,49 @@ class LseOfTheLastBlock final : public Around {
   std::vector<double> last_;
 };
 
+class KeysOfTheFirstBlock final : public Around {
+ public:
+  using Around::Around;
+  Status Forward(const Stream& stream, const ForwardArgs& args) override {
+    k_.clear();
+    return inner_->Forward(stream, args);
+  }
+  Status Backward(const Stream& stream, const BackwardArgs& args) override {
+    BackwardArgs broken = args;
+    if (k_.empty()) {
+      count_ = args.block.keys.count;
+      k_ = Rows(args.k);
+      v_ = Rows(args.v);
+    }
+    if (args.block.keys.count == count_) {
+      broken.k = {k_.data(), width()};
+      broken.v = {v_.data(), width()};
+    }
+    return inner_->Backward(stream, broken);
+  }
+
+ private:
+  int64_t width() const { return shape_.kv_heads * shape_.head_dim; }
+  std::vector<std::byte> Rows(const ConstTokens& t) const {
+    const int64_t row = width() * SizeOf(shape_.dtype);
+    const int64_t between =
+        t.sequence_stride != 0 ? t.sequence_stride : count_ * t.stride;
+    std::vector<std::byte> rows(
+        static_cast<size_t>(shape_.sequences * count_ * row));
+    for (int64_t s = 0; s < shape_.sequences; ++s) {
+      for (int64_t j = 0; j < count_; ++j) {
+        std::memcpy(rows.data() + (s * count_ + j) * row,
+                    At(t.data, shape_.dtype, s * between + j * t.stride),
+                    static_cast<size_t>(row));
+      }
+    }
+    return rows;
+  }
+
+  int64_t count_ = 0;
+  std::vector<std::byte> k_, v_;
+};
+
 // --- Who sees whom -----------------------------------------------------------
 
 template <void (*break_block)(FlashBlock&, Visibility&)>
@@ -381,6 +424,8 @@ const AttentionKernels kKvRatioOfPaddedHeads = {
 const AttentionKernels kKeysTransposedTwice = {
     .flash = Make<HeadByHead<RightHead, true>>};
 const AttentionKernels kLseOfTheLastBlock = {.flash = Make<LseOfTheLastBlock>};
+const AttentionKernels kKeysOfTheFirstBlock = {.flash =
+                                                   Make<KeysOfTheFirstBlock>};
 const AttentionKernels kWithoutDelta = {.delta = NoDelta};
 const AttentionKernels kUnscaled = {.flash = MakeUnscaled};
 

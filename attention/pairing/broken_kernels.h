@@ -42,6 +42,9 @@ extern const AttentionKernels kKvRatioOfPaddedHeads;
 extern const AttentionKernels kKeysTransposedTwice;
 // The backward pass has the lse of the last block instead of that of all.
 extern const AttentionKernels kLseOfTheLastBlock;
+// The backward pass has the keys and values of its first block in all that have
+// as many.
+extern const AttentionKernels kKeysOfTheFirstBlock;
 // delta is 0.
 extern const AttentionKernels kWithoutDelta;
 // No scale.

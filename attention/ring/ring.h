@@ -23,11 +23,7 @@
 // P / (2P - 1) for contiguous tokens, and close to 1 for striped and zigzag
 // ones. Blocks of which nobody on the way sees anything travel all the same.
 //
-//     kInTurn          a block is sent, then computed with
-//     kOverlapped      non-blocking messages, started before a block is computed
-//                      and waited for behind it
-//     kMessageThread   the same, and a thread of the rank's own waits for them
-//                      (layers/overlap/message_thread.h says when that pays)
+// The modes are those of sharded/rotating_attention.h, which this is a face of.
 //
 //     SP_ASSIGN_OR_RETURN(RingAttention ring,
 //         RingAttention::Create(comm, {.tokens = 8192, .heads = 32,
@@ -42,9 +38,10 @@
 #define SHARDPROOF_ATTENTION_RING_RING_H_
 
 #include <cstdint>
-#include <memory>
 #include <span>
+#include <utility>
 
+#include "attention/sharded/rotating_attention.h"
 #include "attention/sharded/sharded_attention.h"
 #include "collectives/communicator.h"
 #include "collectives/device.h"
@@ -52,15 +49,6 @@
 #include "reference/status.h"
 
 namespace shardproof {
-
-enum class RingMode : uint8_t { kInTurn, kOverlapped, kMessageThread };
-
-// One step of the last pass, in seconds: computing, and then waiting for what
-// the next one needs. Of the thread's processor time and of the wall.
-struct RingStep {
-  double compute = 0;
-  double waited = 0;
-};
 
 class RingAttention {
  public:
@@ -78,16 +66,16 @@ class RingAttention {
   Status Backward(const AttentionBackwardArgs& args,
                   const Stream& stream = Stream::Inline()) const;
 
-  int64_t local_tokens() const;
+  int64_t local_tokens() const { return rotation_.local_tokens(); }
   // What it works in, on this rank, in bytes.
-  int64_t working_bytes() const;
+  int64_t working_bytes() const { return rotation_.working_bytes(); }
   // Of the last pass; not while one is under way.
-  std::span<const RingStep> steps() const;
+  std::span<const RingStep> steps() const { return rotation_.steps(); }
 
  private:
-  class State;
-  explicit RingAttention(std::shared_ptr<State> state);
-  std::shared_ptr<State> state_;
+  explicit RingAttention(RotatingAttention rotation)
+      : rotation_(std::move(rotation)) {}
+  RotatingAttention rotation_;
 };
 
 // What one pass sends.
