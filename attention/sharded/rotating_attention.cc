@@ -64,6 +64,23 @@ int InnerOf(const RotationConfig& config) {
   return config.inner > 0 ? config.inner : ranks;
 }
 
+// Elements of the keys of a rank.
+int64_t KeysOf(const RotationConfig& config, int rank) {
+  const FlashShape& s = config.shape;
+  return s.sequences * CountTokens(config.runs[static_cast<size_t>(rank)]) *
+         s.kv_heads * s.head_dim;
+}
+
+// Of the keys and values, or their gradients, of any rank; both begin on cache
+// lines.
+int64_t BlockBytes(const RotationConfig& config, DType dtype) {
+  int64_t most = 0;
+  for (size_t r = 0; r < config.runs.size(); ++r) {
+    most = std::max(most, KeysOf(config, static_cast<int>(r)));
+  }
+  return 2 * ((most * SizeOf(dtype) + 63) / 64 * 64);
+}
+
 }  // namespace
 
 class RotatingAttention::State {
@@ -116,12 +133,7 @@ class RotatingAttention::State {
   bool alone() const { return comm_.size() == 1; }
   bool in_turn() const { return config_.mode == RingMode::kInTurn; }
   int SourceOf(int t) const { return order_.Source(comm_.rank(), t); }
-  // Elements of the keys of a rank.
-  int64_t CountOf(int rank) const {
-    const FlashShape& s = config_.shape;
-    return s.sequences * CountTokens(config_.runs[static_cast<size_t>(rank)]) *
-           s.kv_heads * s.head_dim;
-  }
+  int64_t CountOf(int rank) const { return KeysOf(config_, rank); }
   KeyPart PartOf(int source, const Held& held) const {
     return {config_.runs[static_cast<size_t>(source)], held.k, held.v};
   }
@@ -435,10 +447,8 @@ namespace {
 Cost BlocksCost(const RotationConfig& config, int hops, DType dtype) {
   Cost cost;
   int64_t longest = 0;
-  for (const std::vector<TokenRun>& runs : config.runs) {
-    const FlashShape& s = config.shape;
-    const int64_t bytes = s.sequences * CountTokens(runs) * s.kv_heads *
-                          s.head_dim * SizeOf(dtype);
+  for (size_t r = 0; r < config.runs.size(); ++r) {
+    const int64_t bytes = KeysOf(config, static_cast<int>(r)) * SizeOf(dtype);
     longest = std::max(longest, bytes);
     if (bytes == 0) continue;
     cost.total += {.bytes = 2 * bytes * hops, .messages = 2 * hops};
@@ -463,6 +473,26 @@ Cost RotationBackwardCost(const RotationConfig& config) {
   // Added on all ranks but the first.
   gradients.gamma_bytes = gradients.beta_bytes / ranks * (ranks - 1);
   return RotationForwardCost(config) + gradients;
+}
+
+int64_t RotationBytes(const RotationConfig& config, int rank) {
+  const FlashShape& s = config.shape;
+  const std::vector<TokenRun>& runs = config.runs[static_cast<size_t>(rank)];
+  const DType wide = Accumulator(s.dtype);
+  const int64_t tokens = s.sequences * CountTokens(runs);
+  const int64_t run = s.sequences * LongestRun({runs});
+  const int64_t o = s.heads * s.head_dim * SizeOf(wide);
+  const int64_t lse = s.heads * SizeOf(wide);
+  // O where it is not of this type, and O and lse of a run.
+  int64_t bytes = (s.dtype != wide ? tokens * o : 0) + run * (o + lse);
+  const auto ranks = static_cast<int>(config.runs.size());
+  const int inner = InnerOf(config), outer = ranks / inner;
+  const int64_t keys = BlockBytes(config, s.dtype);
+  bytes += (inner > 1 ? 2 * keys : 0) + (outer > 1 ? 2 * keys : 0);
+  if (!s.backward) return bytes;
+  // dQ and delta.
+  bytes += tokens * (o + lse);
+  return bytes + (ranks > 1 ? 3 : 2) * BlockBytes(config, wide);
 }
 
 int64_t RotationMerges(const RotationConfig& config) {

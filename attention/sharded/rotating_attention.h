@@ -94,6 +94,10 @@ class RotatingAttention {
 // What one pass of `config` over all ranks sends.
 Cost RotationForwardCost(const RotationConfig& config);
 Cost RotationBackwardCost(const RotationConfig& config);
+// working_bytes() of a rank but for what the kernel itself works in: two blocks
+// of keys and values for each kind of ring, three of gradients, and what partial
+// results and gradients of the rank's queries take.
+int64_t RotationBytes(const RotationConfig& config, int rank);
 // How many partial results become one, at most.
 int64_t RotationMerges(const RotationConfig& config);
 
