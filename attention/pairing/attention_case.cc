@@ -136,10 +136,10 @@ std::vector<Bounded> LseAt(const Matrix& m, const std::vector<int64_t>& places,
 
 std::vector<std::vector<int64_t>> SeenByEach(const AttentionPoint& p) {
   const Visibility visibility = VisibilityOf(p);
-  const TokenRun all = {.count = p.length()};
+  const TokenRun all = {.count = p.length()}, queries = QueriesOf(p);
   std::vector<std::vector<int64_t>> seen;
-  for (int64_t i = 0; i < p.length(); ++i) {
-    const IndexRange range = KeysSeen(visibility, i, all);
+  for (int64_t i = 0; i < queries.count; ++i) {
+    const IndexRange range = KeysSeen(visibility, queries.Position(i), all);
     std::vector<int64_t>& list = seen.emplace_back();
     for (int64_t j = range.first; j < range.last; ++j) list.push_back(j);
   }
@@ -224,6 +224,11 @@ Visibility VisibilityOf(const AttentionPoint& p) {
   return v;
 }
 
+TokenRun QueriesOf(const AttentionPoint& p) {
+  if (p.queries == 0) return {.count = p.length()};
+  return {.offset = p.tokens - p.queries, .count = p.queries};
+}
+
 ShardedAttentionConfig ConfigOf(const AttentionPoint& p) {
   return {.sequences = p.sequences,
           .tokens = p.length(),
@@ -232,7 +237,8 @@ ShardedAttentionConfig ConfigOf(const AttentionPoint& p) {
           .head_dim = p.head_dim,
           .layout = p.layout,
           .visibility = VisibilityOf(p),
-          .dtype = p.dtype};
+          .dtype = p.dtype,
+          .backward = p.queries == 0};
 }
 
 Sharding ByRuns(std::string name, int dimension,
@@ -260,11 +266,13 @@ AttentionSharding BySequence(const AttentionPoint& p) {
   const auto runs = RunsOfRanks({p.layout, p.length(), p.ranks});
   const std::string name = fmt::format("{} tokens", Name(p.layout));
   const Sharding tokens = ByRuns(name, 1, runs);
+  if (p.queries > 0) return {Replicated(), tokens, Replicated()};
   return {tokens, tokens, ByRuns(name, 2, runs)};
 }
 
 Tensors AttentionTensors(const AttentionPoint& p, const AttentionSharding& by) {
-  const Shape q = {p.sequences, p.length(), p.heads, p.head_dim};
+  const int64_t queries = QueriesOf(p).count;
+  const Shape q = {p.sequences, queries, p.heads, p.head_dim};
   const Shape k = {p.sequences, p.length(), p.kv_heads, p.head_dim};
   // Uniform in [-s, s]: products of d such have a deviation of s^2 sqrt(d) / 3.
   const double s = std::sqrt(3.0);
@@ -277,17 +285,19 @@ Tensors AttentionTensors(const AttentionPoint& p, const AttentionSharding& by) {
                             const Sharding& sharding) {
     return Output(name, p.dtype, shape, sharding).Gradient().SampleDimension(2);
   };
-  return {in("q", q, by.q, s * p.spread),
-          in("k", k, by.k, s * p.spread),
-          in("v", k, by.k, 1),
-          in("do", q, by.q, 1),
-          Output("o", p.dtype, q, by.q).SampleDimension(2),
-          Output("lse", Accumulator(p.dtype),
-                 {p.sequences, p.heads, p.length()}, by.lse)
-              .SampleDimension(1),
-          gradient("dq", q, by.q),
-          gradient("dk", k, by.k),
-          gradient("dv", k, by.k)};
+  Tensors all = {in("q", q, by.q, s * p.spread), in("k", k, by.k, s * p.spread),
+                 in("v", k, by.k, 1)};
+  const bool backward = p.queries == 0;
+  if (backward) all.push_back(in("do", q, by.q, 1));
+  all.push_back(Output("o", p.dtype, q, by.q).SampleDimension(2));
+  all.push_back(Output("lse", Accumulator(p.dtype),
+                       {p.sequences, p.heads, queries}, by.lse)
+                    .SampleDimension(1));
+  if (!backward) return all;
+  all.push_back(gradient("dq", q, by.q));
+  all.push_back(gradient("dk", k, by.k));
+  all.push_back(gradient("dv", k, by.k));
+  return all;
 }
 
 StatusOr<DenseOutputs> AttentionExpected(const AttentionPoint& p,
@@ -300,18 +310,19 @@ StatusOr<DenseOutputs> AttentionExpected(const AttentionPoint& p,
   const Tensor q = SomeHeads(in.Global("q"), heads);
   const Tensor k = SomeHeads(in.Global("k"), groups);
   const Tensor v = SomeHeads(in.Global("v"), groups);
-  const Tensor d_o = SomeHeads(in.Global("do"), heads);
-  const FlashInputs inputs = {.sequences = p.sequences,
-                              .heads = static_cast<int64_t>(heads.size()),
-                              .kv_heads = static_cast<int64_t>(groups.size()),
-                              .heads_per_kv = group,
-                              .head_dim = p.head_dim,
-                              .scale = ConfigOf(p).Scale(),
-                              .seen = SeenByEach(p),
-                              .q = q.view(),
-                              .k = k.view(),
-                              .v = v.view(),
-                              .d_o = d_o.view()};
+  const bool backward = p.queries == 0;
+  const Tensor d_o = backward ? SomeHeads(in.Global("do"), heads) : Tensor();
+  FlashInputs inputs = {.sequences = p.sequences,
+                        .heads = static_cast<int64_t>(heads.size()),
+                        .kv_heads = static_cast<int64_t>(groups.size()),
+                        .heads_per_kv = group,
+                        .head_dim = p.head_dim,
+                        .scale = ConfigOf(p).Scale(),
+                        .seen = SeenByEach(p),
+                        .q = q.view(),
+                        .k = k.view(),
+                        .v = v.view()};
+  if (backward) inputs.d_o = d_o.view();
   FlashArithmetic a = FlashArithmetic::For(p.dtype);
   a.products = ProductType(p.dtype);
   if (a.products != DType::kBF16) a.exp_error = 4 * UnitRoundoff(wide);
@@ -332,6 +343,7 @@ StatusOr<DenseOutputs> AttentionExpected(const AttentionPoint& p,
   out["o"] = at(r.o, "o", heads, p.heads, wide);  // Rounded already.
   out["lse"] =
       LseAt(r.lse, places("lse", heads, p.heads), p.sequences, inputs.heads);
+  if (!backward) return out;
   out["dq"] = at(r.dq, "dq", heads, p.heads, p.dtype);
   out["dk"] = at(r.dk, "dk", groups, p.kv_heads, p.dtype);
   out["dv"] = at(r.dv, "dv", groups, p.kv_heads, p.dtype);
@@ -340,8 +352,10 @@ StatusOr<DenseOutputs> AttentionExpected(const AttentionPoint& p,
 
 double AttentionFlops(const AttentionPoint& p) {
   const TokenRun all = {.count = p.length()};
-  const auto pairs = static_cast<double>(CountPairs(VisibilityOf(p), all, all));
-  return 14 * pairs * static_cast<double>(p.sequences * p.heads * p.head_dim);
+  const auto pairs =
+      static_cast<double>(CountPairs(VisibilityOf(p), QueriesOf(p), all));
+  return (p.queries > 0 ? 4 : 14) * pairs *
+         static_cast<double>(p.sequences * p.heads * p.head_dim);
 }
 
 Case<AttentionPoint> AttentionCase(

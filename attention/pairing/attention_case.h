@@ -54,6 +54,9 @@ struct AttentionPoint {
   double spread = 1;
   int64_t sequences = 1;
   int64_t tokens = 0;  // Without padding.
+  // > 0: decoding. Only that many last tokens are queries, which every rank
+  // has, and there is no backward pass.
+  int64_t queries = 0;
   int64_t heads = 0;
   int64_t head_dim = 0;
   int ranks = 1;
@@ -67,6 +70,8 @@ struct AttentionPoint {
 };
 
 Visibility VisibilityOf(const AttentionPoint& p);
+// The tokens that are queries.
+TokenRun QueriesOf(const AttentionPoint& p);
 ShardedAttentionConfig ConfigOf(const AttentionPoint& p);
 
 // How q, k, v and lse lie on the ranks: dimension 1 of q and k are tokens, 2
@@ -74,13 +79,13 @@ ShardedAttentionConfig ConfigOf(const AttentionPoint& p);
 struct AttentionSharding {
   Sharding q, k, lse;
 };
-// Tokens in the point's layout, all heads.
+// Tokens in the point's layout, all heads; queries of decoding on every rank.
 AttentionSharding BySequence(const AttentionPoint& p);
 // Tokens of one dimension by runs.
 Sharding ByRuns(std::string name, int dimension,
                 std::vector<std::vector<TokenRun>> runs_of_rank);
 
-// q k v do -> o lse dq dk dv.
+// q k v do -> o lse dq dk dv; decoding, q k v -> o lse.
 Tensors AttentionTensors(const AttentionPoint& p,
                          const AttentionSharding& sharding);
 // `merges` of partial results (reference/flash_attention.h).
@@ -129,10 +134,16 @@ struct AttentionWork {
 using AttentionWorkOf = std::function<AttentionWork(const AttentionPoint&)>;
 // Each rank its own queries, with the keys of every rank; all heads.
 AttentionWork BlockByBlock(const AttentionPoint& p);
+// The same, with the keys of all ranks in one run.
+AttentionWork AllKeysAtOnce(const AttentionPoint& p);
 
 // The bugs of broken_kernels.h, wherever they can show.
 std::vector<Mutant<AttentionPoint>> KernelMutants(const AttentionBind& bind,
                                                   const AttentionWorkOf& work);
+// But those of these names, which can show nowhere.
+std::vector<Mutant<AttentionPoint>> Without(
+    std::vector<Mutant<AttentionPoint>> mutants,
+    std::initializer_list<std::string_view> names);
 // A gradient times the number of ranks.
 Mutant<AttentionPoint> TimesRanks(const AttentionBind& bind,
                                   const std::string& gradient);

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -138,9 +139,9 @@ class Scope {
 bool Several(const P& p) { return p.ranks >= 2; }
 bool SeesSeveral(const P& p) {
   const Visibility visibility = VisibilityOf(p);
-  const TokenRun all = {.count = p.length()};
-  for (int64_t i = 0; i < p.length() && Several(p); ++i) {
-    if (KeysSeen(visibility, i, all).size() > 1) return true;
+  const TokenRun all = {.count = p.length()}, queries = QueriesOf(p);
+  for (int64_t i = 0; i < queries.count && Several(p); ++i) {
+    if (KeysSeen(visibility, queries.Position(i), all).size() > 1) return true;
   }
   return false;
 }
@@ -162,6 +163,29 @@ AttentionWork BlockByBlock(const P& p) {
     }
   }
   return work;
+}
+
+AttentionWork AllKeysAtOnce(const P& p) {
+  const TokenRun keys = {.count = p.length()};
+  const Visibility visibility = VisibilityOf(p);
+  AttentionWork work;
+  for (const auto& mine : RunsOfRanks({p.layout, p.length(), p.ranks})) {
+    std::vector<RunPair>& pairs = work.pairs.emplace_back();
+    work.heads.push_back({.heads = {0, p.heads}, .kv_heads = {0, p.kv_heads}});
+    for (const TokenRun& queries : mine) {
+      if (CountPairs(visibility, queries, keys) == 0) continue;
+      pairs.push_back({queries, keys});
+    }
+  }
+  return work;
+}
+
+std::vector<Mutant<P>> Without(std::vector<Mutant<P>> mutants,
+                               std::initializer_list<std::string_view> names) {
+  std::erase_if(mutants, [names](const Mutant<P>& mutant) {
+    return std::find(names.begin(), names.end(), mutant.name) != names.end();
+  });
+  return mutants;
 }
 
 std::vector<Mutant<P>> KernelMutants(const AttentionBind& bind,
@@ -330,7 +354,36 @@ StatusOr<Tensor> Everybodys(const RankContext& c, std::string_view name) {
   return all;
 }
 
+// Of the last tokens, which every rank has.
+Status DecodeEverything(const P& p, const RankContext& c) {
+  const auto runs = RunsOfRanks({p.layout, p.length(), p.ranks});
+  std::vector<TokenRun> all;
+  for (const auto& of_rank : runs) {
+    all.insert(all.end(), of_rank.begin(), of_rank.end());
+  }
+  SP_ASSIGN_OR_RETURN(Tensor k, Everybodys(c, "k"));
+  SP_ASSIGN_OR_RETURN(Tensor v, Everybodys(c, "v"));
+  SP_ASSIGN_OR_RETURN(
+      PartialAttention attention,
+      PartialAttention::Create({.sequences = p.sequences,
+                                .queries = p.queries,
+                                .keys = LongestRun(runs),
+                                .heads = p.heads,
+                                .kv_heads = p.kv_heads,
+                                .heads_per_kv = p.heads / p.kv_heads,
+                                .head_dim = p.head_dim,
+                                .scale = ConfigOf(p).Scale(),
+                                .dtype = p.dtype,
+                                .backward = false},
+                               VisibilityOf(p), {QueriesOf(p)}));
+  SP_RETURN_IF_ERROR(
+      attention.Begin(c.in("q").data, c.out("o").data, c.out("lse").data));
+  SP_RETURN_IF_ERROR(attention.Add({all, k.raw(), v.raw()}));
+  return attention.Finish();
+}
+
 Status ComputeEverything(const P& p, const RankContext& c) {
+  if (p.queries > 0) return DecodeEverything(p, c);
   const int rank = c.comm().rank();
   const auto runs = RunsOfRanks({p.layout, p.length(), p.ranks});
   std::vector<TokenRun> all;

@@ -103,15 +103,29 @@ Status PartialAttention::EachPair(std::span<const TokenRun> keys,
 }
 
 void* PartialAttention::partial_o() const {
-  return wide_ == shape_.dtype ? out_ : const_cast<Tensor&>(o_).raw();
+  if (wide_ == shape_.dtype || !rounds_) return out_;
+  return const_cast<Tensor&>(o_).raw();
 }
 
 Status PartialAttention::Begin(const void* q, void* o, void* lse) {
   q_ = q;
   out_ = o;
   lse_ = lse;
+  rounds_ = true;
   started_.assign(queries_.size(), false);
   return OkStatus();
+}
+
+Status PartialAttention::BeginPartial(const void* q, void* o, void* lse) {
+  SP_RETURN_IF_ERROR(Begin(q, o, lse));
+  rounds_ = false;
+  return OkStatus();
+}
+
+void PartialAttention::MoveQueries(int64_t first) {
+  if (queries_.empty()) return;
+  const int64_t by = first - queries_.front().offset;
+  for (TokenRun& run : queries_) run.offset += by;
 }
 
 Status PartialAttention::Add(const KeyPart& part) {
@@ -172,7 +186,7 @@ Status PartialAttention::Finish() {
     if (!started_[q]) SetUnseen(row, queries_[q].count);
     row += queries_[q].count;
   }
-  if (wide_ != shape_.dtype) Store(shape_.dtype, o_, out_);
+  if (wide_ != shape_.dtype && rounds_) Store(shape_.dtype, o_, out_);
   return OkStatus();
 }
 

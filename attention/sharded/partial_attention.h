@@ -61,6 +61,11 @@ class PartialAttention {
   Status Begin(const void* q, void* o, void* lse);
   Status Add(const KeyPart& part);
   Status Finish();
+  // As Begin, with an o of the accumulator's type that Finish does not round: a
+  // result that is to be merged with those of other ranks.
+  Status BeginPartial(const void* q, void* o, void* lse);
+  // Moves all queries, so that the first is at the position `first`.
+  void MoveQueries(int64_t first);
 
   // dk and dv of AddGradients [sequences, tokens of the runs, kv_heads,
   // head_dim] of the accumulator's type, which this adds to; dq of the shape's.
@@ -109,6 +114,7 @@ class PartialAttention {
 
   const void* q_ = nullptr;
   void* out_ = nullptr;
+  bool rounds_ = true;  // out_ is of the shape's type.
   void* lse_ = nullptr;
   AttentionBackwardArgs backward_;
 };
