@@ -104,9 +104,9 @@ Case<P> AllGatherKvCase() {
   };
   c.variants = OverCollectives<P>(Bind, CostOf);
   // Keys are one run from 0 on, of which a query has one result.
-  c.mutants = Without(
-      KernelMutants(BindKernels, AllKeysAtOnce),
-      {"positions_restart", "merged_by_exponentials", "lse_of_the_last_block"});
+  c.mutants = Without(KernelMutants(BindKernels, AllKeysAtOnce),
+                      {"positions_restart", "merged_by_exponentials",
+                       "lse_of_the_last_block", "keys_of_the_first_block"});
   for (const char* gradient : {"dq", "dk", "dv"}) {
     c.mutants.push_back(TimesRanks(BindKernels, gradient));
   }

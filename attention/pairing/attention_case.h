@@ -86,8 +86,7 @@ Sharding ByRuns(std::string name, int dimension,
                 std::vector<std::vector<TokenRun>> runs_of_rank);
 
 // q k v do -> o lse dq dk dv; decoding, q k v -> o lse.
-Tensors AttentionTensors(const AttentionPoint& p,
-                         const AttentionSharding& sharding);
+Tensors AttentionTensors(const AttentionPoint& p, const AttentionSharding& by);
 // `merges` of partial results (reference/flash_attention.h).
 StatusOr<DenseOutputs> AttentionExpected(const AttentionPoint& p,
                                          int64_t merges, const Inputs& in,
@@ -151,7 +150,7 @@ Mutant<AttentionPoint> TimesRanks(const AttentionBind& bind,
 // of the tokens that both have as many of.
 Mutant<AttentionPoint> GradientsOfAnother(
     std::string name, const AttentionBind& bind,
-    std::function<int(const AttentionPoint&, int rank)> which);
+    const std::function<int(const AttentionPoint&, int rank)>& which);
 // Of tokens in the point's layout: every rank has the inputs of all by other
 // means than messages, and computes everything. Right, and not parallel: only
 // its traffic shows it.

@@ -284,8 +284,9 @@ Mutant<P> TimesRanks(const AttentionBind& bind, const std::string& gradient) {
   return mutant;
 }
 
-Mutant<P> GradientsOfAnother(std::string name, const AttentionBind& bind,
-                             std::function<int(const P&, int rank)> which) {
+Mutant<P> GradientsOfAnother(
+    std::string name, const AttentionBind& bind,
+    const std::function<int(const P&, int rank)>& which) {
   Mutant<P> mutant;
   mutant.name = std::move(name);
   mutant.bind = [bind, which](const P& p,
