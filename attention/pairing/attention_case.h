@@ -59,6 +59,7 @@ struct AttentionPoint {
   int64_t queries = 0;
   int64_t heads = 0;
   int64_t head_dim = 0;
+  int64_t ulysses = 1;  // Ranks of a group, where a scheme has groups.
   int ranks = 1;
   Memory memory = Memory::kShared;
 
@@ -146,16 +147,20 @@ std::vector<Mutant<AttentionPoint>> Without(
 // A gradient times the number of ranks.
 Mutant<AttentionPoint> TimesRanks(const AttentionBind& bind,
                                   const std::string& gradient);
-// dk and dv, of tokens in the point's layout, are those of rank `which`(p, rank),
+// Of each rank, which tokens it has. None: those of the point's layout.
+using AttentionRunsOf =
+    std::function<std::vector<std::vector<TokenRun>>(const AttentionPoint&)>;
+// dk and dv are those of rank `which`(p, rank),
 // of the tokens that both have as many of.
 Mutant<AttentionPoint> GradientsOfAnother(
     std::string name, const AttentionBind& bind,
-    const std::function<int(const AttentionPoint&, int rank)>& which);
-// Of tokens in the point's layout: every rank has the inputs of all by other
-// means than messages, and computes everything. Right, and not parallel: only
-// its traffic shows it.
+    const std::function<int(const AttentionPoint&, int rank)>& which,
+    AttentionRunsOf runs = {});
+// Every rank has the inputs of all by other means than messages, and computes
+// everything. Right, and not parallel: only its traffic shows it.
 Mutant<AttentionPoint> SilentlyDoesNothing(
-    const std::function<Cost(const AttentionPoint&)>& cost);
+    const std::function<Cost(const AttentionPoint&)>& cost,
+    AttentionRunsOf runs = {});
 
 bool Several(const AttentionPoint& p);
 // Several, and some query sees more than one key.

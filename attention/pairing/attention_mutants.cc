@@ -284,9 +284,21 @@ Mutant<P> TimesRanks(const AttentionBind& bind, const std::string& gradient) {
   return mutant;
 }
 
+namespace {
+
+AttentionRunsOf OrOfTheLayout(AttentionRunsOf runs) {
+  if (runs) return runs;
+  return [](const P& p) {
+    return RunsOfRanks({p.layout, p.length(), p.ranks});
+  };
+}
+
+}  // namespace
+
 Mutant<P> GradientsOfAnother(
     std::string name, const AttentionBind& bind,
-    const std::function<int(const P&, int rank)>& which) {
+    const std::function<int(const P&, int rank)>& which,
+    AttentionRunsOf runs_of) {
   Mutant<P> mutant;
   mutant.name = std::move(name);
   mutant.bind = [bind, which](const P& p,
@@ -311,8 +323,9 @@ Mutant<P> GradientsOfAnother(
     });
   };
   // Some rank has tokens, as has the one whose gradients it takes.
-  mutant.applies = [which](const P& p) {
-    const auto runs = RunsOfRanks({p.layout, p.length(), p.ranks});
+  mutant.applies = [which,
+                    runs_of = OrOfTheLayout(std::move(runs_of))](const P& p) {
+    const auto runs = runs_of(p);
     const auto first = [&](int rank) {
       const std::vector<TokenRun>& of = runs[static_cast<size_t>(rank)];
       return of.empty() ? p.tokens : of[0].offset;
@@ -383,10 +396,10 @@ Status DecodeEverything(const P& p, const RankContext& c) {
   return attention.Finish();
 }
 
-Status ComputeEverything(const P& p, const RankContext& c) {
+Status ComputeEverything(const P& p, const RankContext& c,
+                         const std::vector<std::vector<TokenRun>>& runs) {
   if (p.queries > 0) return DecodeEverything(p, c);
   const int rank = c.comm().rank();
-  const auto runs = RunsOfRanks({p.layout, p.length(), p.ranks});
   std::vector<TokenRun> all;
   for (const auto& of_rank : runs) {
     all.insert(all.end(), of_rank.begin(), of_rank.end());
@@ -452,11 +465,14 @@ Status ComputeEverything(const P& p, const RankContext& c) {
 
 }  // namespace
 
-Mutant<P> SilentlyDoesNothing(const std::function<Cost(const P&)>& cost) {
+Mutant<P> SilentlyDoesNothing(const std::function<Cost(const P&)>& cost,
+                              AttentionRunsOf runs) {
   Mutant<P> mutant;
   mutant.name = "silently_does_nothing";
-  mutant.bind = [](const P& p, RankContext& c) -> StatusOr<Operation> {
-    return Operation([p, &c] { return ComputeEverything(p, c); });
+  mutant.bind = [runs = OrOfTheLayout(std::move(runs))](
+                    const P& p, RankContext& c) -> StatusOr<Operation> {
+    return Operation(
+        [p, &c, of = runs(p)] { return ComputeEverything(p, c, of); });
   };
   mutant.applies = [](const P& p) { return Several(p) && p.tokens > 0; };
   mutant.cost = cost;

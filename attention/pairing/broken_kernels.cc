@@ -208,6 +208,45 @@ class KeysOfTheFirstBlock final : public Around {
   std::vector<std::byte> k_, v_;
 };
 
+// `spoil` of what dk and dv have become, token by token.
+template <void (*spoil)(const FlashShape&, void* row)>
+class SpoiledGradients final : public Around {
+ public:
+  using Around::Around;
+  Status Backward(const Stream& stream, const BackwardArgs& args) override {
+    SP_RETURN_IF_ERROR(inner_->Backward(stream, args));
+    const int64_t count = args.block.keys.count;
+    for (const Tokens& t : {args.dk, args.dv}) {
+      const int64_t between =
+          t.sequence_stride != 0 ? t.sequence_stride : count * t.stride;
+      for (int64_t s = 0; s < shape_.sequences; ++s) {
+        for (int64_t i = 0; i < count; ++i) {
+          spoil(shape_, At(t.data, wide(), s * between + i * t.stride));
+        }
+      }
+    }
+    return OkStatus();
+  }
+};
+
+void LoseSharedHead(const FlashShape& shape, void* row) {
+  if (shape.first_in_group == 0) return;
+  std::memset(
+      row, 0,
+      static_cast<size_t>(shape.head_dim * SizeOf(Accumulator(shape.dtype))));
+}
+
+void RoundRow(const FlashShape& shape, void* row) {
+  const DType wide = Accumulator(shape.dtype);
+  const int64_t width = shape.kv_heads * shape.head_dim;
+  std::vector<double> x(static_cast<size_t>(width));
+  std::vector<BFloat16> narrow(x.size());
+  ToDouble(wide, row, width, x.data());
+  FromDouble(DType::kBF16, x.data(), width, narrow.data());
+  ToDouble(DType::kBF16, narrow.data(), width, x.data());
+  FromDouble(wide, x.data(), width, row);
+}
+
 // --- Who sees whom -----------------------------------------------------------
 
 template <void (*break_block)(FlashBlock&, Visibility&)>
@@ -426,6 +465,10 @@ const AttentionKernels kKeysTransposedTwice = {
 const AttentionKernels kLseOfTheLastBlock = {.flash = Make<LseOfTheLastBlock>};
 const AttentionKernels kKeysOfTheFirstBlock = {.flash =
                                                    Make<KeysOfTheFirstBlock>};
+const AttentionKernels kSharedGradientsLost = {
+    .flash = Make<SpoiledGradients<LoseSharedHead>>};
+const AttentionKernels kNarrowGradients = {
+    .flash = Make<SpoiledGradients<RoundRow>>};
 const AttentionKernels kWithoutDelta = {.delta = NoDelta};
 const AttentionKernels kUnscaled = {.flash = MakeUnscaled};
 

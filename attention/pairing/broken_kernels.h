@@ -45,6 +45,11 @@ extern const AttentionKernels kLseOfTheLastBlock;
 // The backward pass has the keys and values of its first block in all that have
 // as many.
 extern const AttentionKernels kKeysOfTheFirstBlock;
+// dk and dv of a KV head that this rank does not hold first are 0: lost, where
+// several ranks hold it.
+extern const AttentionKernels kSharedGradientsLost;
+// dk and dv are rounded to bf16 before they are added to others.
+extern const AttentionKernels kNarrowGradients;
 // delta is 0.
 extern const AttentionKernels kWithoutDelta;
 // No scale.
