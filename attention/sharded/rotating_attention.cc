@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "attention/sharded/partial_attention.h"
+#include "attention/sharded/rounding.h"
 #include "collectives/kernels/reduce.h"
-#include "layers/kernels/convert.h"
 #include "layers/overlap/message_thread.h"
 #include "layers/tensor_parallel/agree.h"
 
@@ -387,18 +387,9 @@ Status RotatingAttention::State::Backward(const AttentionBackwardArgs& args) {
   const Block own =
       alone() ? BlockIn(computed_, 2, 0) : BlockIn(arrived_, 1, 0);
   const int64_t count = CountOf(comm_.rank());
-  const DType dtype = config_.shape.dtype;
-  const auto store = [&](const std::byte* from, void* to) {
-    if (count == 0) return;
-    if (wide_ == dtype) {
-      std::memcpy(to, from, static_cast<size_t>(count * SizeOf(wide_)));
-    } else {
-      kernels::Narrow(dtype, reinterpret_cast<const float*>(from), nullptr,
-                      count, to);
-    }
-  };
-  store(own.k, args.dk);
-  store(own.v, args.dv);
+  const DType dtype = config_.wide_gradients ? wide_ : config_.shape.dtype;
+  RoundTo(dtype, own.k, count, args.dk);
+  RoundTo(dtype, own.v, count, args.dv);
   return attention_.FinishBackward(args.dq);
 }
 

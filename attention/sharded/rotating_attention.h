@@ -20,7 +20,7 @@
 //                  in the accumulator's type
 //
 // Empty blocks are not sent. dK and dV are summed in the order of the steps, in
-// the accumulator's type, and rounded by their owner.
+// the accumulator's type, and rounded by their owner, if at all.
 //
 //     kInTurn          a block is sent, then computed with
 //     kOverlapped      non-blocking messages, started before a block is computed
@@ -63,6 +63,8 @@ struct RotationConfig {
   std::vector<std::vector<TokenRun>> runs = {};  // Of each rank.
   int inner = 0;  // Ranks of an inner ring, which divide all; 0: all.
   RingMode mode = RingMode::kOverlapped;
+  // Backward gives dk and dv in the accumulator's type, to who adds to them.
+  bool wide_gradients = false;
 };
 
 class RotatingAttention {
