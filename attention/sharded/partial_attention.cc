@@ -6,8 +6,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "attention/sharded/rounding.h"
 #include "collectives/chunks.h"
-#include "layers/kernels/convert.h"
 
 namespace shardproof {
 namespace {
@@ -21,16 +21,6 @@ int64_t Longest(std::span<const TokenRun> runs) {
 void Clear(Tensor& tensor) {
   if (tensor.num_bytes() == 0) return;
   std::memset(tensor.raw(), 0, static_cast<size_t>(tensor.num_bytes()));
-}
-
-// Of the accumulator's type to `to`, which may be the same.
-void Store(DType to, const Tensor& from, void* out) {
-  if (from.num_elements() == 0) return;
-  if (to == from.dtype()) {
-    std::memcpy(out, from.raw(), static_cast<size_t>(from.num_bytes()));
-  } else {
-    kernels::Narrow(to, from.data<float>(), nullptr, from.num_elements(), out);
-  }
 }
 
 }  // namespace
@@ -186,7 +176,9 @@ Status PartialAttention::Finish() {
     if (!started_[q]) SetUnseen(row, queries_[q].count);
     row += queries_[q].count;
   }
-  if (wide_ != shape_.dtype && rounds_) Store(shape_.dtype, o_, out_);
+  if (wide_ != shape_.dtype && rounds_) {
+    RoundTo(shape_.dtype, o_.raw(), o_.num_elements(), out_);
+  }
   return OkStatus();
 }
 
@@ -232,7 +224,7 @@ Status PartialAttention::AddGradients(const KeyPart& part, void* dk, void* dv) {
 }
 
 Status PartialAttention::FinishBackward(void* dq) {
-  Store(shape_.dtype, dq_, dq);
+  RoundTo(shape_.dtype, dq_.raw(), dq_.num_elements(), dq);
   return OkStatus();
 }
 
