@@ -138,7 +138,8 @@ StatusOr<ParallelAttention> ParallelAttention::Create(
   };
   StatusOr<ParallelAttention> attention = make();
   SP_RETURN_IF_ERROR(AgreeOnStatus(comm, attention.status()));
-  SP_RETURN_IF_ERROR(attention->FindSharers(comm));
+  SP_ASSIGN_OR_RETURN(attention->sharers_,
+                      FindKvSharers(comm, config.heads, config.kv_heads));
   return attention;
 }
 
@@ -162,32 +163,6 @@ Status ParallelAttention::Allocate(AttentionCoreFactory core) {
                                                 .head_dim = config_.head_dim,
                                                 .theta = config_.rope_theta},
                                                positions));
-  return OkStatus();
-}
-
-// A rank is in the groups of two shared heads at most, which follow one another:
-// those with even numbers are groups that do not overlap, and so are those with
-// odd ones.
-Status ParallelAttention::FindSharers(const Communicator& comm) {
-  const std::vector<SharedKvHead> shared =
-      SharedKvHeads(config_.heads, config_.kv_heads, comm.size());
-  for (size_t parity = 0; parity < std::min<size_t>(2, shared.size());
-       ++parity) {
-    int color = -1;
-    for (size_t i = parity; i < shared.size(); i += 2) {
-      if (share_.Holds(shared[i].kv_head)) color = static_cast<int>(i);
-    }
-    SP_ASSIGN_OR_RETURN(Communicator group, comm.Split(color, comm.rank()));
-    if (color < 0) continue;
-    sharers_.push_back(
-        {.comm = std::move(group),
-         .local_kv_head = shared[static_cast<size_t>(color)].kv_head -
-                          share_.kv_heads.begin});
-  }
-  std::sort(sharers_.begin(), sharers_.end(),
-            [](const Sharers& a, const Sharers& b) {
-              return a.local_kv_head < b.local_kv_head;
-            });
   return OkStatus();
 }
 
@@ -298,8 +273,9 @@ Status ParallelAttention::Backward(const void* x,
   return input_.Leave(stream, dx);
 }
 
-Status ParallelAttention::SumRows(const Stream& stream, const Sharers& sharers,
-                                  void* gradient, int64_t width) const {
+Status ParallelAttention::SumRows(const Stream& stream,
+                                  const KvSharers& sharers, void* gradient,
+                                  int64_t width) const {
   const int64_t head = config_.head_dim * width;
   const int64_t key = share_.heads.count + sharers.local_kv_head;
   for (const int64_t first : {key, key + share_.kv_heads.count}) {
@@ -314,7 +290,7 @@ Status ParallelAttention::SumRows(const Stream& stream, const Sharers& sharers,
 
 Status ParallelAttention::SumSharedGradients(
     const AttentionGradients& gradients, const Stream& stream) const {
-  for (const Sharers& sharers : sharers_) {
+  for (const KvSharers& sharers : sharers_) {
     SP_RETURN_IF_ERROR(
         SumRows(stream, sharers, gradients.w_qkv, config_.hidden));
     if (!config_.bias) continue;

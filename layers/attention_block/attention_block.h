@@ -57,6 +57,7 @@
 #include "collectives/device.h"
 #include "collectives/traffic.h"
 #include "layers/attention_block/head_share.h"
+#include "layers/attention_block/kv_sharers.h"
 #include "layers/kernels/attention_core.h"
 #include "layers/kernels/rope.h"
 #include "layers/tensor_parallel/collective_family.h"
@@ -140,17 +141,10 @@ class ParallelAttention {
   int64_t working_bytes() const;
 
  private:
-  // The ranks that share one KV head of this rank.
-  struct Sharers {
-    Communicator comm;
-    int64_t local_kv_head = 0;
-  };
-
   ParallelAttention(const ParallelAttentionConfig& config, HeadShare share,
                     const CollectiveFamily& collectives, ParallelRegion input,
                     ParallelRegion output);
   Status Allocate(AttentionCoreFactory core);
-  Status FindSharers(const Communicator& comm);
 
   int64_t qkv_width() const { return share_.FusedHeads() * config_.head_dim; }
   int64_t out_width() const { return share_.heads.count * config_.head_dim; }
@@ -160,14 +154,14 @@ class ParallelAttention {
   // q and k in such a matrix, turned.
   Status Turn(const Stream& stream, RopeDirection direction, Tensor& qkv) const;
   Status CoreGradients(const Stream& stream);
-  Status SumRows(const Stream& stream, const Sharers& sharers, void* gradient,
+  Status SumRows(const Stream& stream, const KvSharers& sharers, void* gradient,
                  int64_t width) const;
 
   ParallelAttentionConfig config_;
   HeadShare share_;
   CollectiveFamily collectives_;
   ParallelRegion input_, output_;
-  std::vector<Sharers> sharers_;  // In the order of KV heads; at most two.
+  std::vector<KvSharers> sharers_;
   std::optional<RopeTable> rope_;
   std::unique_ptr<AttentionCore> core_;
   Tensor qkv_, o_;      // Kept.
