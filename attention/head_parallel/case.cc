@@ -193,10 +193,10 @@ Case<P> HeadParallelCase() {
   }
   // Keys are one run from 0 on, of which a query has one result; and every query
   // sees itself.
-  c.mutants = Without(
-      KernelMutants(BindKernels, AllTokens),
-      {"positions_restart", "merged_by_exponentials", "lse_of_the_last_block",
-       "finite_lse_of_nothing", "infinite_lse_of_nothing"});
+  c.mutants = Without(KernelMutants(BindKernels, AllTokens),
+                      {"positions_restart", "merged_by_exponentials",
+                       "lse_of_the_last_block", "finite_lse_of_nothing",
+                       "infinite_lse_of_nothing", "keys_of_the_first_block"});
   for (const char* gradient : {"dq", "dk", "dv"}) {
     c.mutants.push_back(TimesRanks(BindKernels, gradient));
   }

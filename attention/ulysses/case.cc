@@ -3,7 +3,6 @@
 
 #include <memory>
 #include <optional>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -73,13 +72,11 @@ StatusOr<Operation> BindOrderOfRanks(const P& p, RankContext& context) {
 }
 
 std::vector<Mutant<P>> Mutants() {
-  std::vector<Mutant<P>> mutants = KernelMutants(Bind, HeadByHead);
   // There is one block, which begins where the sequence does.
-  const std::set<std::string> none = {
-      "merged_by_exponentials", "lse_of_the_last_block",
-      "keys_of_the_first_block", "positions_restart"};
-  std::erase_if(mutants,
-                [&](const Mutant<P>& m) { return none.contains(m.name); });
+  std::vector<Mutant<P>> mutants =
+      Without(KernelMutants(Bind, HeadByHead),
+              {"merged_by_exponentials", "lse_of_the_last_block",
+               "keys_of_the_first_block", "positions_restart"});
   for (const char* gradient : {"dq", "dk", "dv"}) {
     mutants.push_back(TimesRanks(Bind, gradient));
   }
