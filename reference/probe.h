@@ -116,6 +116,13 @@ class Deviations {
 
 namespace internal {
 
+// A standard normal number as a function of 64 uniform bits, and of more that
+// are drawn from these where they are not enough: the ziggurat of Marsaglia and
+// Tsang (J. Stat. Softw. 5(8), 2000), with bits of its own for the layer, as
+// Doornik asks for. Its distribution is the normal one to the precision of a
+// double, tails included.
+double StandardNormal(uint64_t bits);
+
 // g of a number that is rounded to unit roundoff u. Only within a probe.
 double ProbedRounding(double x, double u);
 // g + s(x) of the evaluation of a function at x, of which ErrorOf gives the

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "reference/product.h"
+#include "reference/random.h"
 
 namespace shardproof {
 namespace {
@@ -54,6 +55,108 @@ TEST(Probe, LambdaIsThatOfAnEstimatedDeviation) {
     mean += std::exp(-t * t * s / 2) / kTrials;
   }
   EXPECT_NEAR(mean, std::exp(-kLambda * kLambda / 2), 0.002);
+}
+
+// Of the upper tail of a normal distribution.
+double Above(double x) { return 0.5 * std::erfc(x / std::sqrt(2.0)); }
+
+// Moments, and how often a number lies beyond each of a few: 5 standard
+// deviations of each count are allowed.
+TEST(Probe, NormalNumbersAreNormal) {
+  constexpr int kDraws = 1 << 22;
+  constexpr double kN = kDraws;
+  // E x^k, and E x^2k for its variance.
+  constexpr double kMoments[] = {1, 0,   1, 0,   3, 0,    15,
+                                 0, 105, 0, 945, 0, 10395};
+  constexpr double kBeyond[] = {0,   0.215, 0.5, 1, 2,  3,
+                                3.5, 3.654, 3.8, 4, 4.4};
+  V moments(7), beyond(2 * std::size(kBeyond));
+  for (int i = 0; i < kDraws; ++i) {
+    const double x = internal::StandardNormal(
+        RandomBits({.seed = 3}, static_cast<uint64_t>(i)));
+    double power = 1;
+    for (double& m : moments) {
+      m += power / kN;
+      power *= x;
+    }
+    for (size_t b = 0; b < std::size(kBeyond); ++b) {
+      beyond[2 * b] += x > kBeyond[b] ? 1 : 0;
+      beyond[2 * b + 1] += x < -kBeyond[b] ? 1 : 0;
+    }
+  }
+  for (size_t k = 1; k < moments.size(); ++k) {
+    const double variance = kMoments[2 * k] - kMoments[k] * kMoments[k];
+    EXPECT_NEAR(moments[k], kMoments[k], 5 * std::sqrt(variance / kN)) << k;
+  }
+  for (size_t b = 0; b < beyond.size(); ++b) {
+    const double p = Above(kBeyond[b / 2]);
+    EXPECT_NEAR(beyond[b], kN * p, 5 * std::sqrt(kN * p * (1 - p)))
+        << kBeyond[b / 2];
+  }
+}
+
+// The same of the farthest numbers, one in 4000: bits that ask for the lowest
+// layer, and for a place in it that is beyond all others.
+TEST(Probe, NormalNumbersHaveATail) {
+  constexpr int kDraws = 1 << 18;
+  constexpr double kTail = 3.6541528853610088;
+  constexpr double kBeyond[] = {3.7, 3.8, 4, 4.5, 5, 5.5};
+  V beyond(std::size(kBeyond));
+  double negative = 0;
+  for (int i = 0; i < kDraws; ++i) {
+    const uint64_t bits = RandomBits({.seed = 4}, static_cast<uint64_t>(i));
+    const double x =
+        internal::StandardNormal((bits & ~uint64_t{255}) | uint64_t{15} << 60);
+    ASSERT_GE(std::abs(x), kTail);
+    negative += x < 0 ? 1 : 0;
+    for (size_t b = 0; b < beyond.size(); ++b) {
+      beyond[b] += std::abs(x) > kBeyond[b] ? 1 : 0;
+    }
+  }
+  EXPECT_NEAR(negative, kDraws / 2, 5 * std::sqrt(kDraws / 4.0));
+  for (size_t b = 0; b < beyond.size(); ++b) {
+    const double p = Above(kBeyond[b]) / Above(kTail);
+    EXPECT_NEAR(beyond[b], kDraws * p, 5 * std::sqrt(kDraws * p * (1 - p)))
+        << kBeyond[b];
+  }
+}
+
+// g is the same for numbers that are rounded to the same one, and for no others:
+// of another sign, place, size or type, or in another probe.
+TEST(Probe, RoundingsAreFunctionsOfWhatIsRoundedTo) {
+  constexpr double u = 0x1p-8;
+  const Probe probe(5);
+  const auto g = [](double x, double of) {
+    return internal::ProbedRounding(x, of);
+  };
+  for (const double x : {1.25, -1.375, 0x1.8p-997, 0x1.4p997, 0x1.fcp7}) {
+    for (const double type : {u, 0x1p-24, 0x1p-53, 0x1p-24 + 0x1p-53}) {
+      int exponent;
+      std::frexp(x, &exponent);
+      const double place = std::ldexp(type, exponent);
+      for (const double off : {-0.4, 0.4}) {
+        EXPECT_EQ(g(x + off * place, type), g(x, type)) << x << " " << type;
+      }
+      for (const double off : {-1.0, 1.0}) {
+        EXPECT_NE(g(x + off * place, type), g(x, type)) << x << " " << type;
+      }
+      EXPECT_NE(g(-x, type), g(x, type));
+      EXPECT_NE(g(2 * x, type), g(x, type));
+      EXPECT_NE(g(x, type / 2), g(x, type));
+      const double mine = g(x, type);
+      const Probe other(6);
+      EXPECT_NE(g(x, type), mine);
+    }
+  }
+  EXPECT_NE(g(1, 0x1p-8), g(1, 0x1p-19));
+  EXPECT_NE(g(0, u), g(0x1p-1074, u));
+  EXPECT_EQ(g(HUGE_VAL, u), 0);
+  EXPECT_EQ(g(NAN, u), 0);
+  // Neighbours have nothing to do with one another.
+  constexpr int kPairs = 100000;
+  double sum = 0;
+  for (int i = 0; i < kPairs; ++i) sum += g(i, 0x1p-24) * g(i + 1, 0x1p-24);
+  EXPECT_NEAR(sum, 0, 5 * std::sqrt(kPairs));
 }
 
 TEST(Probe, OnlyWhileItLives) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <span>
@@ -58,6 +59,13 @@ struct PartSums {
   double size[kColumns];
   double worst[kColumns];
   double square[kColumns];
+
+  // What an earlier term may have added to; all of it was zero at first.
+  void Clear(bool exact) {
+    for (double* sums : {value, lost, size}) std::fill_n(sums, kColumns, 0.0);
+    if (!exact) std::fill_n(worst, kColumns, 0.0);
+    if (!exact) std::fill_n(square, kColumns, 0.0);
+  }
 };
 
 // Multiplications from which on threads pay for themselves.
@@ -109,12 +117,10 @@ class Multiplier {
         rows_(terms[0].a->rows()),
         columns_(terms[0].b->columns),
         twice_(arithmetic.UAccumulate() <= kSlack),
-        parts_(static_cast<size_t>(rows_)) {
-    for (std::vector<double>* plane :
-         {&plain_, &absolute_, &squared_, &worst_, &square_}) {
-      plane->resize(kDepth * kColumns);
-    }
-  }
+        exact_(std::all_of(
+            terms.begin(), terms.end(),
+            [](const Term& t) { return t.a->exact() && !t.b->worst; })),
+        parts_(static_cast<size_t>(rows_)) {}
 
   void Columns(int64_t n, Matrix& c) {
     const int64_t width = std::min(kColumns, columns_ - n);
@@ -148,14 +154,14 @@ class Multiplier {
 
   // One term into parts_.
   void Part(const Term& term, int64_t n) {
-    std::fill(parts_.begin(), parts_.end(), PartSums{});
     const bool exact = !term.b->worst;
+    for (PartSums& p : parts_) p.Clear(exact_);
     for (int64_t k = term.k0; k < term.k1; k += kDepth) {
       const int64_t depth = std::min(kDepth, term.k1 - k);
-      term.b->block(k, k + depth, n, plain_.data());
+      term.b->block(k, k + depth, n, plain_.get());
       if (!exact) {
-        term.b->worst(k, k + depth, n, worst_.data());
-        term.b->square(k, k + depth, n, square_.data());
+        term.b->worst(k, k + depth, n, worst_.get());
+        term.b->square(k, k + depth, n, square_.get());
       }
       for (int64_t i = 0; i < depth * kColumns; ++i) {
         absolute_[i] = std::abs(plain_[i]);
@@ -171,19 +177,19 @@ class Multiplier {
   void Row(const Operand& a, int64_t i, int64_t k, int64_t depth, bool exact,
            PartSums& p) const {
     if (twice_) {
-      AccumulateTwice(a.value(i) + k, plain_.data(), depth, p.value, p.lost);
+      AccumulateTwice(a.value(i) + k, plain_.get(), depth, p.value, p.lost);
     } else {
-      Accumulate(a.value(i) + k, plain_.data(), depth, p.value);
+      Accumulate(a.value(i) + k, plain_.get(), depth, p.value);
     }
-    Accumulate(a.size(i) + k, absolute_.data(), depth, p.size);
+    Accumulate(a.size(i) + k, absolute_.get(), depth, p.size);
     if (!a.exact()) {
-      Accumulate(a.worst(i) + k, absolute_.data(), depth, p.worst);
-      Accumulate(a.square(i) + k, squared_.data(), depth, p.square);
+      Accumulate(a.worst(i) + k, absolute_.get(), depth, p.worst);
+      Accumulate(a.square(i) + k, squared_.get(), depth, p.square);
     }
     if (exact) return;
     // (|A| + worst(A)) worst(B) is also what worst(B) adds to the magnitude.
     double more[kColumns] = {};
-    Accumulate(a.size(i) + k, worst_.data(), depth, more);
+    Accumulate(a.size(i) + k, worst_.get(), depth, more);
     for (int64_t j = 0; j < kColumns; ++j) {
       p.worst[j] += more[j];
       p.size[j] += more[j];
@@ -193,7 +199,7 @@ class Multiplier {
       const double v = a.value(i)[k + t];
       squares[t] = v * v;
     }
-    Accumulate(squares, square_.data(), depth, p.square);
+    Accumulate(squares, square_.get(), depth, p.square);
   }
 
   // One partial sum s_r: its own roundings, then those of the wire.
@@ -229,9 +235,16 @@ class Multiplier {
   int64_t rows_;
   int64_t columns_;
   bool twice_;
+  bool exact_;  // Nothing has a bound.
   std::vector<PartSums> parts_;
-  // Blocks of B: |B|, B^2 + v(B), worst(B), v(B).
-  std::vector<double> plain_, absolute_, squared_, worst_, square_;
+  // Blocks of B: B, |B|, B^2 + v(B), worst(B), v(B). Not zero at first: that
+  // would take longer than a small product.
+  using Plane = std::unique_ptr<double[]>;
+  static Plane NewPlane() {
+    return std::make_unique_for_overwrite<double[]>(kDepth * kColumns);
+  }
+  Plane plain_ = NewPlane(), absolute_ = NewPlane(), squared_ = NewPlane(),
+        worst_ = NewPlane(), square_ = NewPlane();
 };
 
 // Of a plane of a matrix of Bounded, or of its transpose.
