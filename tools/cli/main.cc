@@ -10,6 +10,7 @@
 #include "layers/models/catalog.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/interrupt.h"
+#include "tools/harness/allocator.h"
 
 namespace shardproof {
 namespace {
@@ -126,4 +127,7 @@ ExitCode Refuse(const Status& status) {
 
 }  // namespace shardproof
 
-int main(int argc, char** argv) { return shardproof::Main(argc, argv); }
+int main(int argc, char** argv) {
+  shardproof::KeepFreedMemory();
+  return shardproof::Main(argc, argv);
+}

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "tools/harness/allocator.h"
 #include "tools/harness/command_line.h"
 #include "tools/harness/runner.h"
 
@@ -202,4 +203,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace shardproof
 
-int main(int argc, char** argv) { return shardproof::Main(argc, argv); }
+int main(int argc, char** argv) {
+  shardproof::KeepFreedMemory();
+  return shardproof::Main(argc, argv);
+}

@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/harness/allocator.h"
 #include "tools/harness/command_line.h"
 #include "tools/harness/deadline.h"
 #include "tools/harness/runner.h"
@@ -265,4 +266,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace shardproof
 
-int main(int argc, char** argv) { return shardproof::Main(argc, argv); }
+int main(int argc, char** argv) {
+  shardproof::KeepFreedMemory();
+  return shardproof::Main(argc, argv);
+}
