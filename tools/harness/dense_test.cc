@@ -169,6 +169,65 @@ TEST(Dense, EvaluatesTheReferenceOncePerProcess) {
   EXPECT_EQ(evaluations, 6);  // Kept for the next variant.
 }
 
+// Whether the checks see mistakes does not depend on who made them.
+TEST(Dense, AsksForPowerOncePerArithmetic) {
+  Case<P> c = ProductCase(Product());
+  c.name = "toy/arithmetics";
+  for (const DType wire : {DType::kF32, DType::kBF16}) {
+    Variant<P> v = Product();
+    v.name = fmt::format("v{}", c.variants.size());
+    v.arithmetic = [wire](const P& p) {
+      Arithmetic a = Arithmetic::For(DType::kF32, p.ranks);
+      a.wire = wire;
+      return a;
+    };
+    c.variants.push_back(std::move(v));
+  }
+  const CaseInfo info = Erase(c);
+  std::vector<int> counts;
+  for (const ErasedVariant& v : info.variants) {
+    evaluations = 0;
+    const P p = {.ranks = 2};
+    const Record r =
+        RunOnWorld(testing::ToyWorld(), info, v,
+                   {.params = p, .values = {}, .ranks = p.ranks}, {});
+    EXPECT_EQ(r.verdict, Verdict::kPassed) << r.reason;
+    counts.push_back(evaluations);
+  }
+  // Three repeats of two tiers, and in each tier once without each rank.
+  EXPECT_EQ(counts, (std::vector<int>{10, 0, 10}));
+}
+
+// Each rank asks what happens without its own contribution. That of rank 1 is
+// too small to be missed, which only rank 1 finds out, every time.
+TEST(Dense, RefusesWhatOneRankFindsBlind) {
+  Case<P> c = ProductCase(Product());
+  c.name = "toy/drop";
+  c.exact = false;
+  c.tensors = [all = c.tensors](const P& p) {
+    Tensors tensors = all(p);
+    tensors[1] = Input("w", DType::kF32, {p.out, p.in}, Replicated());
+    tensors.push_back(Input("z", DType::kF32, {2}, Shard(0)));
+    return tensors;
+  };
+  c.reference.dense = [product = c.reference.dense](
+                          const P& p, const Arithmetic& a, const Inputs& in,
+                          const Sample& s) -> StatusOr<DenseOutputs> {
+    SP_ASSIGN_OR_RETURN(DenseOutputs out, product(p, a, in, s));
+    const std::vector<double> z = in.All("z");
+    for (Bounded& y : out["y"]) y.value += z[0] + 1e-12 * z[1];
+    return out;
+  };
+  const CaseInfo info = Erase(c);
+  for (int i = 0; i < 2; ++i) {
+    const Record r = RunProduct(info, {.ranks = 2});
+    EXPECT_EQ(r.verdict, Verdict::kFailed);
+    EXPECT_NE(r.reason.find("'the contribution of rank 1 dropped' would pass"),
+              std::string::npos)
+        << r.reason;
+  }
+}
+
 TEST(Dense, FailsWhenTheReferenceIsWrongInShape) {
   Case<P> c = ProductCase(Product());
   c.name = "toy/short";

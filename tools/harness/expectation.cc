@@ -31,6 +31,16 @@ int64_t Inner(const Shape& shape, int d) {
   return inner;
 }
 
+// One term per element; none where the value is 0, whatever the error.
+template <class Error>
+std::vector<Bounded> Weighted(const std::vector<Bounded>& y, Error error) {
+  std::vector<Bounded> terms(y.size());
+  for (size_t i = 0; i < y.size(); ++i) {
+    terms[i].value = y[i].value == 0 ? 0 : error(i);
+  }
+  return terms;
+}
+
 }  // namespace
 
 Sample PlanSample(const Tensors& tensors, int ranks, double flops,
@@ -136,19 +146,38 @@ Expectation::Expectation(const CaseInfo& info, const Instance& instance,
       sample_(sample),
       probes_(probes) {}
 
-Status Expectation::Prepare(Workspace* workspace, uint64_t key) {
+Status Expectation::Prepare(Workspace* workspace, uint64_t key, bool together) {
   if (!is_dense()) return OkStatus();
   if (dense_ != nullptr) return dense_->status();
-  const auto compute = [this]() -> StatusOr<Evaluated> {
-    Evaluated evaluated;
-    SP_ASSIGN_OR_RETURN(evaluated.values, EvaluateOnce());
-    if (probes_ > 0) SP_RETURN_IF_ERROR(ProbeInto(evaluated));
-    return evaluated;
-  };
-  dense_ = workspace != nullptr
-               ? workspace->Get(key, compute)
-               : std::make_shared<const StatusOr<Evaluated>>(compute());
+  const int parts = 1 + probes_;
+  const Workspace::Found found =
+      workspace != nullptr
+          ? workspace->Find(key, parts)
+          : Workspace::Found{std::make_shared<Evaluation>(parts), true};
+  if (together || found.fresh) EvaluateParts(*found.evaluation);
+  dense_ = found.evaluation->Wait();
   return dense_->status();
+}
+
+void Expectation::PrepareAhead(Workspace& workspace, uint64_t key) const {
+  if (is_dense()) EvaluateParts(*workspace.Find(key, 1 + probes_).evaluation);
+}
+
+void Expectation::EvaluateParts(Evaluation& evaluation) const {
+  const auto add = [this](int part, const DenseOutputs& outputs,
+                          Evaluated& evaluated) {
+    AddPart(part, outputs, evaluated);
+  };
+  while (const std::optional<int> part = evaluation.Take()) {
+    std::optional<Probe> probe;
+    if (*part > 0) {
+      probe.emplace(
+          CombineHash(HashText("probe"), static_cast<uint64_t>(*part - 1)));
+    }
+    StatusOr<DenseOutputs> outputs = EvaluateOnce();
+    probe.reset();
+    evaluation.Deliver(*part, std::move(outputs), add);
+  }
 }
 
 StatusOr<DenseOutputs> Expectation::EvaluateOnce() const {
@@ -158,63 +187,64 @@ StatusOr<DenseOutputs> Expectation::EvaluateOnce() const {
   return outputs;
 }
 
-Status Expectation::ProbeInto(Evaluated& evaluated) const {
-  const int ranks = instance_.ranks;
-  // Of one output: deviations of elements, and of each rank's <c - y, y>.
-  struct Output {
-    const TensorSpec* spec;
-    Deviations elements;
-    std::vector<double> gain_squares;
-  };
-  std::vector<Output> outputs;
+void Expectation::AddPart(int part, const DenseOutputs& outputs,
+                          Evaluated& evaluated) const {
+  if (part > 0) {
+    AddProbe(outputs, evaluated);
+    if (part == probes_) FinishProbing(evaluated);
+    return;
+  }
+  evaluated.values = outputs;
+  for (const TensorSpec& spec : tensors_) {
+    if (spec.role != TensorRole::kOutput || probes_ == 0) continue;
+    const auto ranks = static_cast<size_t>(instance_.ranks);
+    evaluated.probing.emplace(
+        spec.name, Evaluated::Probing{Deviations(outputs.at(spec.name).size()),
+                                      std::vector<double>(ranks)});
+  }
+}
+
+void Expectation::AddProbe(const DenseOutputs& probed,
+                           Evaluated& evaluated) const {
   for (const TensorSpec& spec : tensors_) {
     if (spec.role != TensorRole::kOutput) continue;
-    outputs.push_back({&spec, Deviations(evaluated.values.at(spec.name).size()),
-                       std::vector<double>(static_cast<size_t>(ranks))});
-  }
-  // One term per element; none where the value is 0, whatever the error.
-  const auto weighted = [](const std::vector<Bounded>& y, auto error) {
-    std::vector<Bounded> terms(y.size());
-    for (size_t i = 0; i < y.size(); ++i) {
-      terms[i].value = y[i].value == 0 ? 0 : error(i);
-    }
-    return terms;
-  };
-  for (int k = 0; k < probes_; ++k) {
-    const Probe probe(CombineHash(HashText("probe"), static_cast<uint64_t>(k)));
-    SP_ASSIGN_OR_RETURN(const DenseOutputs probed, EvaluateOnce());
-    for (Output& out : outputs) {
-      const std::vector<Bounded>& y = evaluated.values.at(out.spec->name);
-      const std::vector<Bounded>& c = probed.at(out.spec->name);
-      out.elements.Add(y, c);
-      const std::vector<Bounded> terms = weighted(
-          y, [&](size_t i) { return (c[i].value - y[i].value) * y[i].value; });
-      for (int r = 0; r < ranks; ++r) {
-        const double sum = SumCompared(terms, *out.spec, r);
-        out.gain_squares[static_cast<size_t>(r)] += sum * sum;
-      }
+    Evaluated::Probing& sums = evaluated.probing.at(spec.name);
+    const std::vector<Bounded>& y = evaluated.values.at(spec.name);
+    const std::vector<Bounded>& c = probed.at(spec.name);
+    sums.elements.Add(y, c);
+    const std::vector<Bounded> terms = Weighted(
+        y, [&](size_t i) { return (c[i].value - y[i].value) * y[i].value; });
+    for (int r = 0; r < instance_.ranks; ++r) {
+      const double sum = SumCompared(terms, spec, r);
+      sums.gain_squares[static_cast<size_t>(r)] += sum * sum;
     }
   }
+}
+
+void Expectation::FinishProbing(Evaluated& evaluated) const {
+  const int ranks = instance_.ranks;
   const double lambda =
       Lambda(static_cast<double>(Population(tensors_, ranks)));
   const double gain = ProbedLambda(Lambda(1), probes_);
-  for (const Output& out : outputs) {
-    std::vector<Bounded>& y = evaluated.values.at(out.spec->name);
-    out.elements.Tighten(lambda, y);
-    const std::vector<Bounded> terms = weighted(y, [&](size_t i) {
+  for (const TensorSpec& spec : tensors_) {
+    if (spec.role != TensorRole::kOutput) continue;
+    const Evaluated::Probing& sums = evaluated.probing.at(spec.name);
+    std::vector<Bounded>& y = evaluated.values.at(spec.name);
+    sums.elements.Tighten(lambda, y);
+    const std::vector<Bounded> terms = Weighted(y, [&](size_t i) {
       const double b = y[i].Likely(lambda) * y[i].value;
       return b * b;
     });
-    std::vector<double>& by_rank = evaluated.probed_gain[out.spec->name];
+    std::vector<double>& by_rank = evaluated.probed_gain[spec.name];
     for (int r = 0; r < ranks; ++r) {
-      const double squares = out.gain_squares[static_cast<size_t>(r)];
+      const double squares = sums.gain_squares[static_cast<size_t>(r)];
       const double ratio =
-          std::sqrt(squares / probes_ / SumCompared(terms, *out.spec, r));
+          std::sqrt(squares / probes_ / SumCompared(terms, spec, r));
       // Nothing is compared, or a probe has overflowed.
       by_rank.push_back(std::isfinite(ratio) ? gain * ratio : gain);
     }
   }
-  return OkStatus();
+  evaluated.probing.clear();
 }
 
 double Expectation::SumCompared(const std::vector<Bounded>& values,

@@ -44,13 +44,17 @@ class Expectation {
   static Bounded Untouched();
   static bool IsUntouched(const Bounded& value) { return value.worst < 0; }
 
-  // All arguments must outlive the result. A dense reference is taken from
-  // `workspace` under `key`, or computed by the first rank that needs it;
-  // `probes` probes narrow its bounds (reference/probe.h).
+  // All arguments must outlive the result. `probes` probes narrow the bounds of
+  // a dense reference (reference/probe.h).
   Expectation(const CaseInfo& info, const Instance& instance,
               const Tensors& tensors, const Arithmetic& arithmetic,
               const Inputs& inputs, const Sample& sample, int probes = 0);
-  Status Prepare(Workspace* workspace, uint64_t key);
+  // A dense reference is taken from `workspace` under `key`, or evaluated, by
+  // all ranks of the process that need it `together`, or by the first of them
+  // alone: there is memory for as many evaluations at a time.
+  Status Prepare(Workspace* workspace, uint64_t key, bool together = true);
+  // Evaluates what nobody else does, and does not wait for the rest.
+  void PrepareAhead(Workspace& workspace, uint64_t key) const;
   // Gives up what Prepare got.
   void Release() { dense_ = nullptr; }
 
@@ -75,7 +79,12 @@ class Expectation {
   // So that a reference with a mistake is an error and not a crash.
   Status CheckDense(const DenseOutputs& outputs) const;
   StatusOr<DenseOutputs> EvaluateOnce() const;
-  Status ProbeInto(Evaluated& evaluated) const;
+  void EvaluateParts(Evaluation& evaluation) const;
+  // The reference itself (part 0), or one probe, and what comes of them all.
+  void AddPart(int part, const DenseOutputs& outputs,
+               Evaluated& evaluated) const;
+  void AddProbe(const DenseOutputs& probed, Evaluated& evaluated) const;
+  void FinishProbing(Evaluated& evaluated) const;
   void ReadDense(const std::vector<Bounded>& values, const TensorSpec& spec,
                  int rank, int64_t begin, std::span<Bounded> out) const;
   // The sum of what `rank` compares, `values` in the place of the output's.
@@ -89,7 +98,7 @@ class Expectation {
   const Inputs& inputs_;
   const Sample& sample_;
   const int probes_;
-  Workspace::Dense dense_;
+  Evaluation::Dense dense_;
 };
 
 }  // namespace shardproof

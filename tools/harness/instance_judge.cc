@@ -97,7 +97,7 @@ StatusOr<bool> InstanceRun::Execute(Execution& execution,
                                     std::string_view when) {
   Account mine;
   mine.status = execution.expected->Prepare(state_->locality.workspace.get(),
-                                            execution.key);
+                                            execution.key, TogetherFits());
   if (mine.status.ok()) mine = RunOnce(execution);
   if (mine.status.ok()) CheckOutputs(execution, mine);
   if (execution.twice && mine.status.ok()) {

@@ -128,20 +128,23 @@ StatusOr<bool> InstanceRun::SetUp() {
   } else {
     mine.status = buffers.status();
   }
-  if (comm_.rank() == 0 && mine.status.ok()) {
-    std::optional<Tier> last;
-    for (const Execution& e : executions_) {
-      if (last == e.tier) continue;
-      last = e.tier;
-      if (Status s = PowerOf(e); !s.ok() && mine.fault.empty()) {
-        mine.fault = fmt::format("{} ({} tier)", s.message(), Name(e.tier));
-      }
+  PrepareAhead();
+  std::vector<std::string> proven;
+  std::optional<Tier> last;
+  for (const Execution& e : executions_) {
+    if (last == e.tier) continue;
+    last = e.tier;
+    if (Status s = PowerOf(e, proven); !s.ok() && mine.fault.empty()) {
+      mine.fault = fmt::format("{} ({} tier)", s.message(), Name(e.tier));
     }
   }
   SP_ASSIGN_OR_RETURN(const std::vector<Account> accounts, Exchange(mine));
   if (!JudgeStatus(accounts, "")) return false;
-  if (!accounts[0].fault.empty()) {
-    return Conclude(Verdict::kFailed, accounts[0].fault);
+  for (const Account& a : accounts) {
+    if (!a.fault.empty()) return Conclude(Verdict::kFailed, a.fault);
+  }
+  for (std::string& what : proven) {
+    state_->power_checked.insert(std::move(what));
   }
   return true;
 }
@@ -209,7 +212,8 @@ void InstanceRun::PlanExecutions() {
   }
 }
 
-Status InstanceRun::PowerOf(const Execution& execution) {
+Status InstanceRun::PowerOf(const Execution& execution,
+                            std::vector<std::string>& proven) {
   std::string kind =
       fmt::format("{} {} {}", info_.name, variant_.name, Name(execution.tier));
   // What a comparison sees depends on how many elements it has, and bounds on
@@ -221,21 +225,46 @@ Status InstanceRun::PowerOf(const Execution& execution) {
     shapes += fmt::format(" {} {}", t.shape.ToString(), t.sharding.name);
     if (t.role == TensorRole::kOutput) elements += t.shape.NumElements();
   }
+  // Variants of the same arithmetic are held to the same expectation.
+  const std::string key = fmt::format("{:x} {}", execution.key, shapes);
+  const std::string key_drop = key + " drop";
   shapes += kind;
-  if (elements < kPowerMinElements || state_->power_checked.contains(shapes)) {
-    return OkStatus();
-  }
+  const auto& known = state_->power_checked;
+  if (elements < kPowerMinElements || known.contains(shapes)) return OkStatus();
   // Dropping ranks evaluates the reference once more for each of them, and is
   // asked of one shape of each kind.
-  const bool drop = (!info_.dense || info_.flops(instance_) < 1e8) &&
-                    !state_->power_checked.contains(kind);
-  SP_RETURN_IF_ERROR(execution.expected->Prepare(
-      state_->locality.workspace.get(), execution.key));
-  SP_RETURN_IF_ERROR(CheckPower(*execution.expected, *execution.inputs,
-                                tensors_, comm_.size(), execution.tier, drop));
-  state_->power_checked.insert(std::move(shapes));
-  if (drop) state_->power_checked.insert(std::move(kind));
+  const bool drop =
+      (!info_.dense || info_.flops(instance_) < 1e8) && !known.contains(kind);
+  if (!known.contains(key_drop) && (drop || !known.contains(key))) {
+    SP_RETURN_IF_ERROR(CheckMyPart(execution, drop));
+  }
+  proven.push_back(std::move(shapes));
+  proven.push_back(key);
+  if (drop) {
+    proven.push_back(std::move(kind));
+    proven.push_back(key_drop);
+  }
   return OkStatus();
+}
+
+Status InstanceRun::CheckMyPart(const Execution& execution, bool drop) const {
+  // Block references are quick, and would be asked for every look at them by
+  // every rank.
+  const bool shared = static_cast<bool>(info_.dense);
+  const int ranks = comm_.size();
+  if (comm_.rank() != 0 && (!shared || !drop)) return OkStatus();
+  SP_RETURN_IF_ERROR(execution.expected->Prepare(
+      state_->locality.workspace.get(), execution.key, TogetherFits()));
+  if (comm_.rank() == 0) {
+    SP_RETURN_IF_ERROR(CheckPower(*execution.expected, *execution.inputs,
+                                  tensors_, ranks, execution.tier));
+  }
+  std::vector<int> dropped;
+  for (int r = 0; drop && r < ranks; ++r) {
+    if (!shared || r == comm_.rank()) dropped.push_back(r);
+  }
+  return CheckDrops(*execution.expected, *execution.inputs, tensors_, ranks,
+                    execution.tier, dropped);
 }
 
 StatusOr<bool> InstanceRun::Bind() {
@@ -251,7 +280,6 @@ StatusOr<bool> InstanceRun::Bind() {
 }
 
 StatusOr<bool> InstanceRun::Verify() {
-  PrepareAhead();
   for (Execution& e : executions_) {
     SP_ASSIGN_OR_RETURN(const bool go_on, Execute(e, ""));
     if (!go_on) return false;
@@ -260,16 +288,17 @@ StatusOr<bool> InstanceRun::Verify() {
   return true;
 }
 
-// Each rank of a process starts with a dense reference of its own; what it
-// needs of the others' is there when it comes to it.
-void InstanceRun::PrepareAhead() {
-  if (!info_.dense || population_ / comm_.size() > kPrepareAhead) return;
-  const Locality& here = state_->locality;
-  for (size_t i = 0; i < executions_.size(); ++i) {
-    if (static_cast<int>(i) % here.local_ranks != here.local_rank) continue;
+bool InstanceRun::TogetherFits() const {
+  return population_ / comm_.size() <= kPrepareAhead;
+}
+
+// The ranks of a process share the work: which is most of it where references
+// are probed.
+void InstanceRun::PrepareAhead() const {
+  if (!info_.dense || !TogetherFits()) return;
+  for (const Execution& e : executions_) {
     // An error comes back when it is needed.
-    static_cast<void>(executions_[i].expected->Prepare(here.workspace.get(),
-                                                       executions_[i].key));
+    e.expected->PrepareAhead(*state_->locality.workspace, e.key);
   }
 }
 

@@ -44,8 +44,14 @@ class InstanceRun {
   StatusOr<Execution> MakeExecution(Tier tier, int repeat) const;
   bool WantsBounded(bool has_exact) const;
   int Probes(Tier tier) const;
-  void PrepareAhead();
-  Status PowerOf(const Execution& execution);
+  // Whether there is memory for as many dense references at a time as there are
+  // ranks, and executions.
+  bool TogetherFits() const;
+  void PrepareAhead() const;
+  // Whether the checks would see mistakes: the part of the question that this
+  // rank answers. `proven`: what need not be asked again if all ranks agree.
+  Status PowerOf(const Execution& execution, std::vector<std::string>& proven);
+  Status CheckMyPart(const Execution& execution, bool drop) const;
 
   // Fills the buffers and runs the operation once.
   Account RunOnce(const Execution& execution);

@@ -4,6 +4,7 @@
 #define SHARDPROOF_TOOLS_HARNESS_POWER_H_
 
 #include <cstdint>
+#include <span>
 
 #include "tools/harness/check.h"
 
@@ -20,17 +21,19 @@ inline constexpr int64_t kPowerMaxElements = 4096;
 // may all be ones that say nothing: an ignored token's gradient is 0.
 inline constexpr int kPowerStretches = 16;
 
-// Makes the comparisons that the ranks would make, in this tier, of faulty
-// results. On all ranks: zeros; values divided by the number of ranks; and
-// without the contribution of each rank in turn, where that changes anything in
-// exact arithmetic. On one rank, which must find it alone: zeros; divided
-// values; and one of as many chunks as there are ranks left zero.
-// kInvalidArgument, starting with "blind:", names the fault that would pass, or
-// the input that could hide one. `expected` has been prepared. Local: no
-// communication.
+// Make the comparisons that the ranks would make, in this tier, of faulty
+// results. CheckPower: on all ranks zeros, and values divided by the number of
+// ranks; on one rank, which must find it alone, zeros; divided values; and one
+// of as many chunks as there are ranks left zero. CheckDrops: on all ranks, what
+// comes without the contribution of each of `dropped`, where that changes
+// anything in exact arithmetic. kInvalidArgument, starting with "blind:", names
+// the fault that would pass, or the input that could hide one. `expected` has
+// been prepared. Local: no communication.
 Status CheckPower(const Expectation& expected, const Inputs& inputs,
+                  const Tensors& tensors, int ranks, Tier tier);
+Status CheckDrops(const Expectation& expected, const Inputs& inputs,
                   const Tensors& tensors, int ranks, Tier tier,
-                  bool drop_ranks);
+                  std::span<const int> dropped);
 
 }  // namespace shardproof
 

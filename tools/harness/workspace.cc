@@ -31,36 +31,68 @@ int64_t SizeOf(const StatusOr<Evaluated>& outputs) {
 
 }  // namespace
 
-Workspace::Dense Workspace::Get(
-    uint64_t key, const std::function<StatusOr<Evaluated>()>& compute) {
+std::optional<int> Evaluation::Take() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (taken_ == parts_ || value_ != nullptr) return std::nullopt;
+  return taken_++;
+}
+
+void Evaluation::Deliver(int part, StatusOr<DenseOutputs> outputs,
+                         const Add& add) {
   std::unique_lock<std::mutex> lock(mutex_);
-  for (auto at = entries_.begin(); at != entries_.end(); ++at) {
-    if (at->key != key) continue;
-    // List nodes do not move, and an entry that is not done is not evicted.
-    Entry& entry = *at;
-    done_.wait(lock, [&entry] { return entry.value != nullptr; });
-    return entry.value;
+  delivered_.emplace(part, std::move(outputs));
+  if (adding_) return;  // Who adds will come to it.
+  adding_ = true;
+  while (value_ == nullptr) {
+    auto next = delivered_.extract(added_);
+    if (next.empty()) break;
+    lock.unlock();
+    const StatusOr<DenseOutputs>& given = next.mapped();
+    if (given.ok()) add(next.key(), *given, evaluated_);
+    lock.lock();
+    ++added_;
+    if (!given.ok()) {
+      value_ = std::make_shared<const StatusOr<Evaluated>>(given.status());
+    } else if (added_ == parts_) {
+      value_ =
+          std::make_shared<const StatusOr<Evaluated>>(std::move(evaluated_));
+    }
   }
-  entries_.push_front({.key = key});
-  Entry& entry = entries_.front();
-  lock.unlock();
-  auto value = std::make_shared<const StatusOr<Evaluated>>(compute());
-  lock.lock();
-  entry.value = value;
-  entry.bytes = SizeOf(*value);
-  done_.notify_all();
+  adding_ = false;
+  if (value_ != nullptr) done_.notify_all();
+}
+
+Evaluation::Dense Evaluation::Wait() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  done_.wait(lock, [this] { return value_ != nullptr; });
+  return value_;
+}
+
+std::optional<int64_t> Evaluation::bytes() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (value_ == nullptr) return std::nullopt;
+  return SizeOf(*value_);
+}
+
+Workspace::Found Workspace::Find(uint64_t key, int parts) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const Entry& entry : entries_) {
+    if (entry.key == key) return {entry.evaluation, false};
+  }
   Evict();
-  return value;
+  entries_.push_front({key, std::make_shared<Evaluation>(parts)});
+  return {entries_.front().evaluation, true};
 }
 
 void Workspace::Evict() {
   int64_t bytes = 0;
   size_t count = 0;
   for (auto at = entries_.begin(); at != entries_.end();) {
-    bytes += at->bytes;
+    const std::optional<int64_t> size = at->evaluation->bytes();
+    bytes += size.value_or(0);
     ++count;
-    const bool drop = count > 1 && at->value != nullptr &&
-                      (bytes > kKeepBytes || count > kKeepEntries);
+    const bool drop =
+        size.has_value() && (bytes > kKeepBytes || count >= kKeepEntries);
     at = drop ? entries_.erase(at) : std::next(at);
   }
 }

@@ -10,11 +10,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "collectives/communicator.h"
+#include "reference/probe.h"
 #include "tools/harness/case_reference.h"
 
 namespace shardproof {
@@ -25,26 +27,64 @@ struct Evaluated {
   // Of outputs that have been probed, by rank: the probed_gain of what the rank
   // compares (reference/compare.h).
   std::map<std::string, std::vector<double>, std::less<>> probed_gain = {};
+  // While probes are added: of one output, deviations of its elements, and of
+  // each rank's <c - y, y>.
+  struct Probing {
+    Deviations elements;
+    std::vector<double> gain_squares;
+  };
+  std::map<std::string, Probing, std::less<>> probing = {};
+};
+
+// A dense reference under evaluation, in parts that any rank of the process may
+// evaluate: the first is the reference itself, each other one a probe of it.
+// They are put together in their order, so that the result does not depend on
+// who evaluated what, and when.
+class Evaluation {
+ public:
+  using Dense = std::shared_ptr<const StatusOr<Evaluated>>;
+  // Puts part `part` to what the parts before it have given.
+  using Add = std::function<void(int part, const DenseOutputs&, Evaluated&)>;
+
+  explicit Evaluation(int parts) : parts_(parts) {}
+  // A part for the caller to evaluate, which it then has to deliver; unset when
+  // none is left.
+  std::optional<int> Take();
+  void Deliver(int part, StatusOr<DenseOutputs> outputs, const Add& add);
+  // Waits for parts that others have taken.
+  Dense Wait();
+
+  // Of a result that is there; unset before.
+  std::optional<int64_t> bytes() const;
+
+ private:
+  const int parts_;
+  mutable std::mutex mutex_;  // Guards all below.
+  std::condition_variable done_;
+  int taken_ = 0, added_ = 0;
+  bool adding_ = false;  // Somebody adds, without the mutex, to evaluated_.
+  std::map<int, StatusOr<DenseOutputs>> delivered_;
+  Evaluated evaluated_;
+  Dense value_;
 };
 
 class Workspace {
  public:
-  using Dense = std::shared_ptr<const StatusOr<Evaluated>>;
-
-  // What `compute` gives, evaluated by one of the ranks that ask for `key`
-  // while the others wait. The last few results are kept.
-  Dense Get(uint64_t key, const std::function<StatusOr<Evaluated>()>& compute);
+  struct Found {
+    std::shared_ptr<Evaluation> evaluation;
+    bool fresh = false;  // Nobody had asked for it before.
+  };
+  // What is known under `key`, of so many parts. The last few are kept.
+  Found Find(uint64_t key, int parts);
 
  private:
   struct Entry {
     uint64_t key = 0;
-    Dense value = nullptr;  // Null while it is being computed.
-    int64_t bytes = 0;
+    std::shared_ptr<Evaluation> evaluation;
   };
   void Evict();
 
   std::mutex mutex_;
-  std::condition_variable done_;
   std::list<Entry> entries_;  // Guarded by mutex_; the most recent in front.
 };
 
