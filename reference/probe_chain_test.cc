@@ -27,7 +27,6 @@ constexpr int kProbes = 32;
 struct M {
   int rows = 0, cols = 0;
   std::vector<float> v = {};
-
   M() = default;
   M(int r, int c) : rows(r), cols(c), v(static_cast<size_t>(r * c)) {}
   float& at(int i, int j) { return v[static_cast<size_t>(i * cols + j)]; }
@@ -361,7 +360,13 @@ Results ByName(const TransformerBlockResult& r, bool llama) {
   return out;
 }
 
-// Exact results, and their bounds from probes.
+double LambdaOf(const Results& results) {
+  double n = 0;
+  for (const auto& [name, v] : results) n += static_cast<double>(v.size());
+  return Lambda(n);
+}
+
+// Exact results, and their bounds from probes, for LambdaOf.
 Results Probed(const Data& data, DType dtype, int parts, uint64_t seed) {
   const auto evaluate = [&] {
     return ByName(
@@ -371,20 +376,15 @@ Results Probed(const Data& data, DType dtype, int parts, uint64_t seed) {
   };
   Results exact = evaluate();
   std::map<std::string, Deviations> deviations;
-  double population = 0;
-  for (const auto& [name, values] : exact) {
-    deviations.emplace(name, values.size());
-    population += static_cast<double>(values.size());
-  }
+  for (const auto& [name, v] : exact) deviations.emplace(name, v.size());
   for (uint64_t k = 0; k < kProbes; ++k) {
     const Probe probe(1000 * seed + k);
     for (const auto& [name, values] : evaluate()) {
       deviations.at(name).Add(exact.at(name), values);
     }
   }
-  for (auto& [name, values] : exact) {
-    deviations.at(name).Tighten(Lambda(population), values);
-  }
+  const double lambda = LambdaOf(exact);
+  for (auto& [name, v] : exact) deviations.at(name).Tighten(lambda, v);
   return exact;
 }
 
@@ -395,6 +395,7 @@ TEST(ProbedChain, NoHonestBlockIsRefused) {
       const Data data(llama, DType::kBF16, seed);
       for (const int parts : {1, 2, 4}) {
         const Results bounds = Probed(data, DType::kBF16, parts, seed);
+        const double lambda = LambdaOf(bounds);
         for (const int order : {0, 1, 2, 3, 4}) {
           const Honest honest(data, order, parts);
           for (const auto& [name, expected] : bounds) {
@@ -402,7 +403,7 @@ TEST(ProbedChain, NoHonestBlockIsRefused) {
             ASSERT_EQ(got.v.size(), expected.size()) << name;
             for (size_t i = 0; i < expected.size(); ++i) {
               const double e = std::abs(got.v[i] - expected[i].value);
-              const double ratio = e / expected[i].Likely(0);
+              const double ratio = e / expected[i].Likely(lambda);
               ASSERT_LE(ratio, 1) << name << " " << i << ", seed " << seed
                                   << ", " << parts << " parts, order " << order;
               worst[name] = std::max(worst[name], ratio);
