@@ -119,6 +119,30 @@ TEST_P(CommunicatorTest, TrafficIncludesThatOfPartsAndNotOfTheWhole) {
   });
 }
 
+// A part that goes does not take along what was split from it.
+TEST_P(CommunicatorTest, TrafficIncludesThatOfPartsWhoseParentIsGone) {
+  Run([](const Communicator& comm) -> Status {
+    const int me = comm.rank();
+    const bool alone = comm.size() == 1;
+    std::vector<std::byte> data(100);
+    SP_ASSIGN_OR_RETURN(Communicator parent, comm.Duplicate());
+    SP_ASSIGN_OR_RETURN(Communicator middle, parent.Duplicate());
+    SP_ASSIGN_OR_RETURN(const Communicator child, middle.Duplicate());
+    middle = Communicator();
+    parent = Communicator();
+    for (int i = 1; i <= 3; ++i) {
+      // Those that nobody holds are put together when another is born.
+      SP_ASSIGN_OR_RETURN(const Communicator other, comm.Duplicate());
+      SP_RETURN_IF_ERROR(child.SendRecv(data.data(), 7, (me + 1) % comm.size(),
+                                        data.data() + 50, 7,
+                                        (me + comm.size() - 1) % comm.size()));
+      EXPECT_EQ(comm.traffic(), (Traffic{.bytes = alone ? 0 : 7 * i,
+                                         .messages = alone ? 0 : i}));
+    }
+    return OkStatus();
+  });
+}
+
 TEST_P(CommunicatorTest, ControlDataOfAnySizeIsExchangedUncounted) {
   Run([](const Communicator& comm) -> Status {
     const Traffic before = comm.traffic();

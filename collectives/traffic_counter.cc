@@ -1,5 +1,7 @@
 #include "collectives/traffic_counter.h"
 
+#include <algorithm>
+
 namespace shardproof {
 
 Traffic TrafficCounter::Total() const {
@@ -11,10 +13,17 @@ Traffic TrafficCounter::Total() const {
   return total;
 }
 
+bool TrafficCounter::HasLivingChild() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return std::any_of(children_.begin(), children_.end(), [](const auto& child) {
+    return child.use_count() > 1 || child->HasLivingChild();
+  });
+}
+
 std::shared_ptr<TrafficCounter> TrafficCounter::NewChild() {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::erase_if(children_, [this](const auto& child) {
-    if (child.use_count() > 1) return false;
+    if (child.use_count() > 1 || child->HasLivingChild()) return false;
     retired_ += child->Total();
     return true;
   });

@@ -35,11 +35,15 @@ class TrafficCounter {
   std::shared_ptr<TrafficCounter> NewChild();
 
  private:
+  // Whether anybody holds a descendant, which may go on counting.
+  bool HasLivingChild() const;
+
   std::atomic<int64_t> bytes_{0};
   std::atomic<int64_t> messages_{0};
   mutable std::mutex mutex_;
-  // Guarded by mutex_. A child that nobody else holds any more is added to
-  // `retired_` when the next one is born, so that a loop of splits stays small.
+  // Guarded by mutex_. A child that nobody else holds any more, nor any of its
+  // descendants, is added to `retired_` when the next one is born, so that a
+  // loop of splits stays small.
   std::vector<std::shared_ptr<TrafficCounter>> children_;
   Traffic retired_;
 };
