@@ -407,14 +407,14 @@ int ProbesOf(const P& p) {
   return ProbesOfChain(p);
 }
 
-// A model's block on one sequence, of 32 tokens at most: the reference
+// A model's block on one sequence, of 8 tokens at most: the reference
 // evaluates all of it, nine times.
 std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
   const auto dtype = TypeOf(workload);
   P p{.style =
           FactOf(workload, "norm") == "rms_norm" ? Style::kLlama : Style::kGpt2,
       .sequence_parallel = FactOf(workload, "sequence_parallel") == "true",
-      .length = std::min<int64_t>(32, ShapeOf(workload, "tokens")),
+      .length = std::min<int64_t>(8, ShapeOf(workload, "tokens")),
       .hidden = ShapeOf(workload, "hidden"),
       .heads = ShapeOf(workload, "heads"),
       .kv_heads = ShapeOf(workload, "kv_heads"),
