@@ -165,6 +165,7 @@ class Multiplier {
       }
       for (int64_t i = 0; i < depth * kColumns; ++i) {
         absolute_[i] = std::abs(plain_[i]);
+        if (term.a->exact()) continue;
         squared_[i] = plain_[i] * plain_[i];
         if (!exact) squared_[i] += square_[i];
       }

@@ -10,13 +10,15 @@ namespace shardproof {
 
 void KeepFreedMemory() {
 #ifdef __GLIBC__
-  constexpr int kMost = std::numeric_limits<int>::max();
-  // Before 2.35 there was an upper limit to this one.
-  constexpr int kOldLimit = 32 << 20;
-  if (mallopt(M_MMAP_THRESHOLD, kMost) == 0) {
-    mallopt(M_MMAP_THRESHOLD, kOldLimit);
-  }
-  mallopt(M_TRIM_THRESHOLD, kMost);
+  // Larger blocks are few. (Also the most that glibc before 2.35 accepts.)
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
+}
+
+void GiveBackFreedMemory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
 #endif
 }
 

@@ -250,6 +250,12 @@ int64_t Population(const Tensors& tensors, int ranks) {
   return std::max<int64_t>(population, 1);
 }
 
+int64_t ElementsOf(const Tensors& tensors) {
+  int64_t elements = 0;
+  for (const TensorSpec& spec : tensors) elements += spec.shape.NumElements();
+  return elements;
+}
+
 Finding MakeFinding(const TensorSpec& spec, int rank,
                     const Comparison& comparison) {
   Finding f;

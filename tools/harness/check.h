@@ -60,6 +60,8 @@ Comparison DiagnoseOutput(const OutputCheck& check, const TensorView& actual,
 
 // The population of a case: every element of every output on every rank.
 int64_t Population(const Tensors& tensors, int ranks);
+// Of all tensors, each of them whole and counted once.
+int64_t ElementsOf(const Tensors& tensors);
 
 // What one rank has to say about wrong outputs, as text for the others.
 struct Finding {

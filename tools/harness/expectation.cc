@@ -84,13 +84,14 @@ Segments SampledSegments(const TensorSpec& spec, int rank, int ranks,
   const int d = spec.sample_dimension;
   // Which local indices of dimension d are asked for.
   std::vector<int64_t> chosen;
+  const std::vector<int64_t>& wanted = found->second;
   int64_t local = 0;
   for (const Interval& range : block.ranges[d]) {
-    for (int64_t i = range.begin; i < range.end; ++i, ++local) {
-      if (std::binary_search(found->second.begin(), found->second.end(), i)) {
-        chosen.push_back(local);
-      }
+    auto at = std::lower_bound(wanted.begin(), wanted.end(), range.begin);
+    for (; at != wanted.end() && *at < range.end; ++at) {
+      chosen.push_back(local + *at - range.begin);
     }
+    local += range.end - range.begin;
   }
   const int64_t inner = Inner(block.shape, d);
   const int64_t outer = n / (inner * block.shape[d]);

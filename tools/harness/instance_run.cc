@@ -13,8 +13,9 @@ namespace {
 // Above this many elements (or a hundred times as many operations of a dense
 // reference), one execution per tier must do.
 constexpr double kLargeWork = 1 << 24;
-// Dense references that are larger are evaluated one after the other.
-constexpr int64_t kPrepareAhead = 1 << 21;
+// Dense references of more elements, inputs and outputs, are evaluated one after
+// the other.
+constexpr int64_t kPrepareAhead = 1 << 22;
 
 bool AnyOutput(const Tensors& tensors, bool (*is)(DType)) {
   return std::any_of(tensors.begin(), tensors.end(), [is](const auto& t) {
@@ -128,11 +129,11 @@ StatusOr<bool> InstanceRun::SetUp() {
   } else {
     mine.status = buffers.status();
   }
-  PrepareAhead();
+  if (mine.status.ok()) PrepareAhead();
   std::vector<std::string> proven;
   std::optional<Tier> last;
   for (const Execution& e : executions_) {
-    if (last == e.tier) continue;
+    if (last == e.tier || !mine.status.ok()) continue;
     last = e.tier;
     if (Status s = PowerOf(e, proven); !s.ok() && mine.fault.empty()) {
       mine.fault = fmt::format("{} ({} tier)", s.message(), Name(e.tier));
@@ -250,7 +251,7 @@ Status InstanceRun::PowerOf(const Execution& execution,
 Status InstanceRun::CheckMyPart(const Execution& execution, bool drop) const {
   // Block references are quick, and would be asked for every look at them by
   // every rank.
-  const bool shared = static_cast<bool>(info_.dense);
+  const bool shared = info_.dense && TogetherFits();
   const int ranks = comm_.size();
   if (comm_.rank() != 0 && (!shared || !drop)) return OkStatus();
   SP_RETURN_IF_ERROR(execution.expected->Prepare(
@@ -289,7 +290,7 @@ StatusOr<bool> InstanceRun::Verify() {
 }
 
 bool InstanceRun::TogetherFits() const {
-  return population_ / comm_.size() <= kPrepareAhead;
+  return ElementsOf(tensors_) <= kPrepareAhead;
 }
 
 // The ranks of a process share the work: which is most of it where references
