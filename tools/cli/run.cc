@@ -53,11 +53,12 @@ std::vector<Job> DropHuge(std::vector<Job> jobs, Session& session) {
   return kept;
 }
 
-// Variants of a layer that differ in the algorithms of their collectives only,
-// which the rows of the collectives compare: "auto" stands for the others.
+// Variants of a layer or of attention that differ in the algorithms of their
+// collectives only, which the rows of the collectives compare: "auto" stands for
+// the others.
 bool AutoStandsFor(const Job& job) {
   const std::string& name = job.variant->name;
-  if (!job.info->name.starts_with("layers/")) return false;
+  if (job.info->name.starts_with("collectives/")) return false;
   if (name != "direct" && name != "ring") return false;
   return std::any_of(job.info->variants.begin(), job.info->variants.end(),
                      [](const ErasedVariant& v) { return v.name == "auto"; });
@@ -66,10 +67,10 @@ bool AutoStandsFor(const Job& job) {
 std::vector<Job> DropFamilies(std::vector<Job> jobs, Session& session) {
   const auto dropped = static_cast<size_t>(std::erase_if(jobs, AutoStandsFor));
   if (dropped > 0) {
-    session.LeftOut(
-        fmt::format("measure: layers with auto, not with direct and ring "
-                    "(bench measures those {} as well)",
-                    dropped));
+    session.LeftOut(fmt::format(
+        "measure: layers and attention with auto, not with direct and ring "
+        "(bench measures those {} as well)",
+        dropped));
   }
   return jobs;
 }
