@@ -99,14 +99,15 @@ struct RankAttention {
   Tensor o, dq, dk, dv, lse;
 };
 
-// Both passes of a scheme, whose tokens are those of the config's layout over
-// all ranks. `make`(comm) gives the scheme.
+// Both passes of a scheme, whose ranks have the tokens of `runs`. `make`(comm)
+// gives the scheme.
 template <class Make>
-WholeAttention RunScheme(int ranks, const ShardedAttentionConfig& config,
-                         const Make& make) {
+WholeAttention RunSchemeOver(const std::vector<std::vector<TokenRun>>& runs,
+                             const ShardedAttentionConfig& config,
+                             const Make& make) {
   WholeAttention whole(config);
   std::mutex mutex;
-  const auto runs = RunsOfRanks(config.LayoutOver(ranks));
+  const auto ranks = static_cast<int>(runs.size());
   const Status ran = RunThreads(ranks, [&](const Communicator& comm) -> Status {
     SP_ASSIGN_OR_RETURN(auto scheme, make(comm));
     RankAttention mine(config, whole, runs[static_cast<size_t>(comm.rank())]);
@@ -120,6 +121,13 @@ WholeAttention RunScheme(int ranks, const ShardedAttentionConfig& config,
   });
   EXPECT_TRUE(ran.ok()) << ran.ToString();
   return whole;
+}
+
+// The same with those of the config's layout over all ranks.
+template <class Make>
+WholeAttention RunScheme(int ranks, const ShardedAttentionConfig& config,
+                         const Make& make) {
+  return RunSchemeOver(RunsOfRanks(config.LayoutOver(ranks)), config, make);
 }
 
 // What every rank is told by `make`(comm), which must be the same.
