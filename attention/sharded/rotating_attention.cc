@@ -486,25 +486,4 @@ int64_t RotationBytes(const RotationConfig& config, int rank) {
   return bytes + (ranks > 1 ? 3 : 2) * BlockBytes(config, wide);
 }
 
-int64_t RotationMerges(const RotationConfig& config) {
-  size_t parts = 0;
-  for (const std::vector<TokenRun>& runs : config.runs) parts += runs.size();
-  return static_cast<int64_t>(parts);
-}
-
-RotationConfig RotationOver(int64_t ranks, const ShardedAttentionConfig& c,
-                            RingMode mode) {
-  return {.shape = {.sequences = c.sequences,
-                    .heads = c.heads,
-                    .kv_heads = c.kv_heads,
-                    .heads_per_kv = c.heads_per_kv(),
-                    .head_dim = c.head_dim,
-                    .scale = c.Scale(),
-                    .dtype = c.dtype,
-                    .backward = c.backward},
-          .visibility = c.visibility,
-          .runs = RunsOfRanks(c.LayoutOver(ranks)),
-          .mode = mode};
-}
-
 }  // namespace shardproof
