@@ -119,7 +119,7 @@ void PartialAttention::MoveQueries(int64_t first) {
 }
 
 Status PartialAttention::Add(const KeyPart& part) {
-  const int64_t keys = CountTokens(part.runs);
+  const int64_t keys = part.tokens();
   return EachPair(part.runs, [&](size_t q, int64_t query_row,
                                  const TokenRun& run, int64_t key_row) {
     const int64_t count = queries_[q].count;
@@ -199,7 +199,7 @@ Status PartialAttention::BeginBackward(const AttentionBackwardArgs& args) {
 }
 
 Status PartialAttention::AddGradients(const KeyPart& part, void* dk, void* dv) {
-  const int64_t keys = CountTokens(part.runs);
+  const int64_t keys = part.tokens();
   return EachPair(part.runs, [&](size_t q, int64_t query_row,
                                  const TokenRun& run, int64_t key_row) {
     const auto queries = [&](const void* data) {

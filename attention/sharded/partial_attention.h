@@ -45,6 +45,12 @@ struct KeyPart {
   std::span<const TokenRun> runs;
   const void* k = nullptr;
   const void* v = nullptr;
+  // That each sequence has room for, where they are more than those of the runs.
+  int64_t capacity = 0;
+
+  int64_t tokens() const {
+    return capacity != 0 ? capacity : CountTokens(runs);
+  }
 };
 
 class PartialAttention {
