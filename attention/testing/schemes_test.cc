@@ -12,8 +12,10 @@
 #include "attention/all_gather_kv/all_gather_kv.h"
 #include "attention/double_ring/double_ring.h"
 #include "attention/head_parallel/head_parallel.h"
+#include "attention/hybrid/hybrid.h"
 #include "attention/ring/ring.h"
 #include "attention/testing/scheme_testing.h"
+#include "attention/tree_decoding/tree_decoding.h"
 #include "attention/ulysses/ulysses.h"
 #include "layers/attention_block/head_share.h"
 #include "reference/flash_attention.h"
@@ -113,11 +115,46 @@ Results EveryScheme(const Visibility& visibility) {
     add("all_gather_kv", [&](const Communicator& comm) {
       return AllGatherKvAttention::Create(comm, c);
     });
+    const HybridConfig hybrid = {.attention = c, .ulysses = 2};
+    std::vector<std::vector<TokenRun>> runs;
+    for (int r = 0; r < kRanks; ++r) {
+      runs.push_back(*HybridRunsOf(hybrid, kRanks, r));
+    }
+    results.emplace_back("hybrid " + std::string(Name(layout)),
+                         RunSchemeOver(runs, c, [&](const Communicator& comm) {
+                           return HybridAttention::Create(comm, hybrid);
+                         }));
   }
   results.emplace_back(
       "head_parallel",
       RunHeadParallel(Config(SequenceLayout::kContiguous, visibility)));
   return results;
+}
+
+// The O of the query at `position`, as tree decoding has it.
+Tensor Decoded(ShardedAttentionConfig c, int64_t position) {
+  c.backward = false;
+  const WholeAttention whole(c);
+  const auto runs = RunsOfRanks(c.LayoutOver(kRanks));
+  const TokenRun one = {.offset = position, .count = 1};
+  Tensor q(DType::kF32, {1, whole.q.shape()[1]});
+  EXPECT_TRUE(ShardRows({&one, 1}, whole.q.view(), q.view()).ok());
+  Tensor decoded(DType::kF32, q.shape());
+  const Status ran =
+      RunThreads(kRanks, [&](const Communicator& comm) -> Status {
+        SP_ASSIGN_OR_RETURN(const TreeDecoding scheme,
+                            TreeDecoding::Create(comm, c, 1));
+        const RankAttention mine(c, whole,
+                                 runs[static_cast<size_t>(comm.rank())]);
+        Tensor o(DType::kF32, q.shape()), lse(DType::kF32, {c.heads, 1});
+        SP_RETURN_IF_ERROR(scheme.Forward(
+            {q.raw(), mine.k.raw(), mine.v.raw(), o.raw(), lse.raw()},
+            position));
+        if (comm.rank() == 0) decoded = std::move(o);
+        return OkStatus();
+      });
+  EXPECT_TRUE(ran.ok()) << ran.ToString();
+  return decoded;
 }
 
 FlashResult Reference(const Visibility& visibility) {
@@ -176,6 +213,32 @@ TEST(Schemes, EveryOneEqualsEveryOther) {
         ExpectEqual(a.dk, b.dk, want.dk);
         ExpectEqual(a.dv, b.dv, want.dv);
       }
+    }
+  }
+}
+
+TEST(Schemes, DecodingEqualsTheOthersTokenByToken) {
+  const Visibility causal = {.causal = true};
+  const Matrix bounds = Reference(causal).o;
+  for (const SequenceLayout layout :
+       {SequenceLayout::kContiguous, SequenceLayout::kStriped,
+        SequenceLayout::kZigzag}) {
+    const ShardedAttentionConfig c = Config(layout, causal);
+    const WholeAttention ring =
+        RunScheme(kRanks, c, [&](const Communicator& comm) {
+          return RingAttention::Create(comm, c);
+        });
+    for (const int64_t position : {int64_t{0}, int64_t{13}, c.tokens - 1}) {
+      const Tensor decoded = Decoded(c, position);
+      int64_t different = 0;
+      for (int64_t e = 0; e < decoded.num_elements(); ++e) {
+        const double x = decoded.data<float>()[e];
+        const int64_t at = position * decoded.num_elements() + e;
+        const double y = ring.o.data<float>()[at];
+        const double most = 2 * bounds.at(position, e).worst;
+        different += std::abs(x - y) <= most ? 0 : 1;
+      }
+      EXPECT_EQ(different, 0) << Name(layout) << " " << position;
     }
   }
 }
