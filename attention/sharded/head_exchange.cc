@@ -77,8 +77,9 @@ int64_t BytesBetween(const HeadExchangeShape& shape, size_t which, int64_t from,
                      int64_t to) {
   const int64_t by_tokens = GoesToHeads(which) ? from : to;
   const int64_t by_heads = GoesToHeads(which) ? to : from;
+  const Parts parts = PartsOf(which, shape.dtype);
   int64_t bytes = 0;
-  for (const Part& part : PartsOf(which, shape.dtype).list()) {
+  for (const Part& part : parts.list()) {
     bytes += BytesOf(shape, part, TokensOf(shape, by_tokens),
                      shape.ShareOf(by_heads));
   }
