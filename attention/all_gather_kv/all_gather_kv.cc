@@ -62,8 +62,8 @@ class AllGatherKvAttention::State {
   std::byte* Packed(DType dtype, int rank) const {
     return At(packed_.data(), dtype, Blocks::Listed(counts_).Begin(rank));
   }
-  // Calls f(runs, block, sequence) for every sequence of every rank and both
-  // halves of what is packed: `block` are the rank's tokens there, `sequence`
+  // Calls f(runs, packed, sequence) for every sequence of every rank and both
+  // halves of what is packed: `packed` are the rank's tokens there, `sequence`
   // all tokens of keys or values.
   template <class F>
   Status EachPacked(Tensor& keys, Tensor& values, const F& f) const;
@@ -126,10 +126,10 @@ Status AllGatherKvAttention::State::EachPacked(Tensor& keys, Tensor& values,
     std::byte* block = Packed(dtype, r);
     for (Tensor* const all : {&keys, &values}) {
       for (int64_t s = 0; s < config_.sequences; ++s) {
-        SP_RETURN_IF_ERROR(f(runs, TensorView(dtype, {mine, width()}, block),
-                             TensorView(dtype, {n, width()},
-                                        At(static_cast<void*>(all->raw()),
-                                           dtype, s * n * width()))));
+        const TensorView packed{dtype, {mine, width()}, block};
+        const TensorView sequence{
+            dtype, {n, width()}, At(all->raw(), dtype, s * n * width())};
+        SP_RETURN_IF_ERROR(f(runs, packed, sequence));
         block += mine * width() * SizeOf(dtype);
       }
     }
@@ -151,8 +151,8 @@ StatusOr<KeyPart> AllGatherKvAttention::State::Gather(const void* k,
                                                      .counts = counts_,
                                                      .dtype = dtype}));
   SP_RETURN_IF_ERROR(
-      EachPacked(k_, v_, [](const auto& runs, auto block, auto sequence) {
-        return UnshardRows(runs, block, sequence);
+      EachPacked(k_, v_, [](const auto& runs, auto packed, auto sequence) {
+        return UnshardRows(runs, packed, sequence);
       }));
   return KeyPart{whole_, k_.raw(), v_.raw()};
 }
@@ -175,8 +175,8 @@ Status AllGatherKvAttention::State::ScatterGradients(void* dk, void* dv) {
     return Store(dv_.raw(), dv);
   }
   SP_RETURN_IF_ERROR(
-      EachPacked(dk_, dv_, [](const auto& runs, auto block, auto sequence) {
-        return ShardRows(runs, sequence, block);
+      EachPacked(dk_, dv_, [](const auto& runs, auto packed, auto sequence) {
+        return ShardRows(runs, sequence, packed);
       }));
   std::byte* const own = Packed(wide_, comm_.rank());
   SP_RETURN_IF_ERROR(collectives_.reduce_scatter(comm_, {.send = packed_.data(),
