@@ -1,0 +1,36 @@
+#include "pipeline/schedule.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace shardproof {
+
+char Letter(ActionKind kind) {
+  constexpr char kLetters[] = {'F', 'B', 'I', 'W'};
+  return kLetters[static_cast<size_t>(kind)];
+}
+
+int Schedule::StageAt(int micro_batch, const Place& place) const {
+  const std::vector<Place>& stages =
+      pipelines[static_cast<size_t>(PipelineOf(micro_batch))];
+  const auto found = std::find(stages.begin(), stages.end(), place);
+  return found == stages.end() ? -1 : static_cast<int>(found - stages.begin());
+}
+
+std::string Schedule::Text(const Action& action) const {
+  const bool several = stages() > ranks() || pipelines.size() > 1;
+  const std::string name =
+      fmt::format("{}{}", Letter(action.kind), action.micro_batch);
+  return several ? fmt::format("{}.{}", name, action.chunk) : name;
+}
+
+std::vector<Place> LoopingStages(int ranks, int chunks) {
+  std::vector<Place> stages;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    for (int rank = 0; rank < ranks; ++rank) stages.push_back({rank, chunk});
+  }
+  return stages;
+}
+
+}  // namespace shardproof

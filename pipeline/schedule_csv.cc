@@ -1,0 +1,145 @@
+#include "pipeline/schedule_csv.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace shardproof {
+namespace {
+
+// More would be a mistake, and memory for nothing.
+constexpr int kMost = 1 << 20;
+
+struct Cell {
+  int stage = 0;
+  ActionKind kind = ActionKind::kForward;
+  int micro_batch = 0;
+};
+
+std::optional<int> Number(std::string_view& text) {
+  int value = 0;
+  const auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || value < 0 || value > kMost) return std::nullopt;
+  text.remove_prefix(static_cast<size_t>(end - text.data()));
+  return value;
+}
+
+std::string_view Trimmed(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\r";
+  const size_t first = text.find_first_not_of(kSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+std::optional<Cell> ParseCell(std::string_view text) {
+  constexpr std::string_view kLetters = "FBIW";
+  Cell cell;
+  const std::optional<int> stage = Number(text);
+  if (!stage || text.empty()) return std::nullopt;
+  const size_t kind = kLetters.find(text[0]);
+  if (kind == std::string_view::npos) return std::nullopt;
+  text.remove_prefix(1);
+  const std::optional<int> micro_batch = Number(text);
+  if (!micro_batch || !text.empty()) return std::nullopt;
+  return Cell{*stage, static_cast<ActionKind>(kind), *micro_batch};
+}
+
+// What comes before the next `separator`, which is taken away with it.
+std::string_view Next(std::string_view& text, char separator) {
+  const size_t end = std::min(text.find(separator), text.size());
+  const std::string_view part = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return part;
+}
+
+StatusOr<std::vector<std::vector<Cell>>> ParseRows(std::string_view text) {
+  std::vector<std::vector<Cell>> rows;
+  for (int line = 1; !text.empty(); ++line) {
+    std::string_view row = Trimmed(Next(text, '\n'));
+    // A row of nothing behind the last.
+    if (row.empty() && Trimmed(text).empty()) break;
+    std::vector<Cell>& cells = rows.emplace_back();
+    for (int number = 1; !row.empty(); ++number) {
+      const std::string_view cell = Trimmed(Next(row, ','));
+      if (cell.empty()) continue;
+      const std::optional<Cell> parsed = ParseCell(cell);
+      if (!parsed) {
+        return DataLoss(
+            "line {}, cell {}: \"{}\" is no stage, one of F, B, I, W, and "
+            "micro-batch",
+            line, number, cell.substr(0, 40));
+      }
+      cells.push_back(*parsed);
+    }
+  }
+  return rows;
+}
+
+}  // namespace
+
+StatusOr<std::string> ToCsv(const Schedule& schedule) {
+  if (schedule.pipelines.size() != 1) {
+    return InvalidArgument("{} has {} pipelines; such a table has one",
+                           schedule.name, schedule.pipelines.size());
+  }
+  std::string out;
+  for (int rank = 0; rank < schedule.ranks(); ++rank) {
+    const char* separator = "";
+    for (const Action& a : schedule.actions[static_cast<size_t>(rank)]) {
+      const int stage = schedule.StageAt(a.micro_batch, {rank, a.chunk});
+      out += fmt::format("{}{}{}{}", separator, stage, Letter(a.kind),
+                         a.micro_batch);
+      separator = ",";
+    }
+    out += "\n";
+  }
+  return out;
+}
+
+StatusOr<Schedule> FromCsv(std::string_view text, std::string name) {
+  SP_ASSIGN_OR_RETURN(const std::vector<std::vector<Cell>> rows,
+                      ParseRows(text));
+  std::map<int, int> rank_of;  // Of each stage.
+  int micro_batches = 0;
+  for (size_t rank = 0; rank < rows.size(); ++rank) {
+    for (const Cell& cell : rows[rank]) {
+      const auto [at, fresh] =
+          rank_of.try_emplace(cell.stage, static_cast<int>(rank));
+      if (at->second != static_cast<int>(rank)) {
+        return DataLoss("line {}: stage {} is on line {} already", rank + 1,
+                        cell.stage, at->second + 1);
+      }
+      micro_batches = std::max(micro_batches, cell.micro_batch + 1);
+    }
+  }
+  if (rank_of.empty()) return DataLoss("there is no action");
+  Schedule schedule;
+  schedule.name = std::move(name);
+  schedule.micro_batches = micro_batches;
+  schedule.actions.resize(rows.size());
+  std::vector<Place>& stages = schedule.pipelines.emplace_back();
+  std::vector<int> chunks(rows.size());
+  for (const auto& [stage, rank] : rank_of) {
+    if (stage != std::ssize(stages)) {
+      return DataLoss("stage {} is on no line", stages.size());
+    }
+    stages.push_back({rank, chunks[static_cast<size_t>(rank)]++});
+  }
+  for (size_t rank = 0; rank < rows.size(); ++rank) {
+    for (const Cell& cell : rows[rank]) {
+      schedule.actions[rank].push_back(
+          {cell.kind, cell.micro_batch,
+           stages[static_cast<size_t>(cell.stage)].chunk});
+    }
+  }
+  return schedule;
+}
+
+}  // namespace shardproof

@@ -1,0 +1,325 @@
+#include "pipeline/validator.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+namespace shardproof {
+namespace {
+
+// --- What there is -----------------------------------------------------------
+
+Status CheckPlaces(const Schedule& s) {
+  if (s.ranks() < 1 || s.micro_batches < 1 || s.stages() < 1) {
+    return InvalidArgument("{} ranks, {} micro-batches, {} stages: no schedule",
+                           s.ranks(), s.micro_batches, s.stages());
+  }
+  std::map<std::pair<int, int>, std::string> taken;
+  for (size_t pipe = 0; pipe < s.pipelines.size(); ++pipe) {
+    const std::vector<Place>& stages = s.pipelines[pipe];
+    if (std::ssize(stages) != s.stages()) {
+      return InvalidArgument("pipeline {} has {} stages, and the first {}",
+                             pipe, stages.size(), s.stages());
+    }
+    for (size_t stage = 0; stage < stages.size(); ++stage) {
+      const Place& place = stages[stage];
+      if (place.rank < 0 || place.rank >= s.ranks() || place.chunk < 0) {
+        return InvalidArgument("stage {} of pipeline {} is on no rank", stage,
+                               pipe);
+      }
+      const std::string name = fmt::format("stage {}", stage);
+      const auto [at, fresh] =
+          taken.try_emplace({place.rank, place.chunk}, name);
+      if (!fresh) {
+        return InvalidArgument("chunk {} of rank {} is {} and {}", place.chunk,
+                               place.rank, at->second, name);
+      }
+    }
+  }
+  if (!s.pipeline_of.empty() && std::ssize(s.pipeline_of) != s.micro_batches) {
+    return InvalidArgument("{} micro-batches, of which {} have a pipeline",
+                           s.micro_batches, s.pipeline_of.size());
+  }
+  for (const int pipe : s.pipeline_of) {
+    if (pipe < 0 || pipe >= std::ssize(s.pipelines)) {
+      return InvalidArgument("there is no pipeline {}", pipe);
+    }
+  }
+  return OkStatus();
+}
+
+// Where the actions of a micro-batch at a stage are among those of its rank.
+struct Found {
+  std::optional<size_t> forward, backward, input, weight;
+
+  std::optional<size_t>& Of(ActionKind kind) {
+    switch (kind) {
+      case ActionKind::kForward:
+        return forward;
+      case ActionKind::kBackward:
+        return backward;
+      case ActionKind::kInput:
+        return input;
+      case ActionKind::kWeight:
+        return weight;
+    }
+    return weight;
+  }
+};
+
+class Inventory {
+ public:
+  explicit Inventory(const Schedule& s)
+      : s_(s),
+        found_(static_cast<size_t>(s.micro_batches) *
+               static_cast<size_t>(s.stages())) {}
+
+  Status Check() {
+    for (int rank = 0; rank < s_.ranks(); ++rank) {
+      const std::vector<Action>& actions =
+          s_.actions[static_cast<size_t>(rank)];
+      for (size_t i = 0; i < actions.size(); ++i) {
+        SP_RETURN_IF_ERROR(Add(rank, i, actions[i]));
+      }
+    }
+    for (int m = 0; m < s_.micro_batches; ++m) {
+      for (int stage = 0; stage < s_.stages(); ++stage) {
+        SP_RETURN_IF_ERROR(CheckAll(m, stage));
+      }
+    }
+    return OkStatus();
+  }
+
+ private:
+  Found& At(int m, int stage) {
+    return found_[static_cast<size_t>(m * s_.stages() + stage)];
+  }
+
+  Status Add(int rank, size_t i, const Action& action) {
+    const int m = action.micro_batch;
+    if (m < 0 || m >= s_.micro_batches) {
+      return InvalidArgument(
+          "rank {}, action {}, {}: there are {} micro-batches", rank, i,
+          s_.Text(action), s_.micro_batches);
+    }
+    const int stage = s_.StageAt(m, {rank, action.chunk});
+    if (stage < 0) {
+      return InvalidArgument(
+          "rank {}, action {}, {}: chunk {} is no stage of micro-batch {}",
+          rank, i, s_.Text(action), action.chunk, m);
+    }
+    std::optional<size_t>& place = At(m, stage).Of(action.kind);
+    if (place) {
+      return InvalidArgument("rank {}, action {}, {}: action {} was the same",
+                             rank, i, s_.Text(action), *place);
+    }
+    place = i;
+    return OkStatus();
+  }
+
+  Status CheckAll(int m, int stage) {
+    const Place& place = s_.PlaceOf(m, stage);
+    Found& found = At(m, stage);
+    const auto text = [&](ActionKind kind) {
+      return s_.Text({kind, m, place.chunk});
+    };
+    const bool split = found.input || found.weight;
+    if (split && found.backward) {
+      const ActionKind part =
+          found.input ? ActionKind::kInput : ActionKind::kWeight;
+      return InvalidArgument("rank {}, action {}, {}: it is part of {} already",
+                             place.rank, *found.Of(part), text(part),
+                             text(ActionKind::kBackward));
+    }
+    std::vector<ActionKind> needed = {ActionKind::kForward};
+    if (split) {
+      needed.insert(needed.end(), {ActionKind::kInput, ActionKind::kWeight});
+    } else {
+      needed.push_back(ActionKind::kBackward);
+    }
+    for (const ActionKind kind : needed) {
+      if (found.Of(kind)) continue;
+      return InvalidArgument("rank {} never does {}, of stage {}", place.rank,
+                             text(kind), stage);
+    }
+    for (size_t i = 1; i < needed.size(); ++i) {
+      const size_t before = *found.Of(needed[i - 1]), at = *found.Of(needed[i]);
+      if (before < at) continue;
+      return InvalidArgument(
+          "rank {}, action {}, {}: its {} comes later, as {}", place.rank, at,
+          text(needed[i]), text(needed[i - 1]), before);
+    }
+    return OkStatus();
+  }
+
+  const Schedule& s_;
+  std::vector<Found> found_;
+};
+
+// --- What is sent ------------------------------------------------------------
+
+struct Message {
+  int from = 0, to = 0;
+  std::string what;                     // "F1": what made it.
+  bool sent = false, received = false;  // Its ends are there.
+
+  bool met() const { return sent && received; }
+};
+
+// The end of a message on a rank.
+struct End {
+  size_t message = 0;
+  bool sends = false;
+};
+
+class Run {
+ public:
+  Run(const Schedule& s, MessageSemantics semantics)
+      : s_(s), semantics_(semantics) {}
+
+  Status ToTheEnd() {
+    for (int rank = 0; rank < s_.ranks(); ++rank)
+      groups_.push_back(GroupsOf(rank));
+    at_.assign(groups_.size(), 0);
+    for (size_t rank = 0; rank < groups_.size(); ++rank) Enter(rank);
+    bool moved = true;
+    while (moved) {
+      moved = false;
+      for (size_t rank = 0; rank < groups_.size(); ++rank) {
+        while (at_[rank] < groups_[rank].size() && Ended(rank)) {
+          ++at_[rank];
+          Enter(rank);
+          moved = true;
+        }
+      }
+    }
+    for (size_t rank = 0; rank < groups_.size(); ++rank) {
+      if (at_[rank] < groups_[rank].size()) return Stuck(rank);
+    }
+    return OkStatus();
+  }
+
+ private:
+  using Group = std::vector<End>;
+
+  // The number of the message from stage `from` to stage `to`.
+  size_t MessageOf(ActionKind kind, int m, int from, int to) {
+    const bool forward = kind == ActionKind::kForward;
+    const auto [at, fresh] =
+        numbers_.try_emplace({forward, m, from}, messages_.size());
+    if (fresh) {
+      const Place& sender = s_.PlaceOf(m, from);
+      messages_.push_back({.from = sender.rank,
+                           .to = s_.PlaceOf(m, to).rank,
+                           .what = s_.Text({forward ? ActionKind::kForward
+                                                    : ActionKind::kBackward,
+                                            m, sender.chunk})});
+    }
+    return at->second;
+  }
+
+  void Add(ActionKind kind, int m, int from, int to, bool sends, Group& group) {
+    if (from < 0 || to < 0 || from >= s_.stages() || to >= s_.stages()) return;
+    if (s_.PlaceOf(m, from).rank == s_.PlaceOf(m, to).rank) return;
+    group.push_back({MessageOf(kind, m, from, to), sends});
+  }
+
+  std::vector<Group> GroupsOf(int rank) {
+    std::vector<Group> groups;
+    Group group;
+    const auto close = [&] {
+      if (!group.empty()) groups.push_back(std::move(group));
+      group = {};
+    };
+    for (const Action& action : s_.actions[static_cast<size_t>(rank)]) {
+      const int m = action.micro_batch;
+      const int stage = s_.StageAt(m, {rank, action.chunk});
+      const bool forward = action.kind == ActionKind::kForward;
+      const bool sends = forward || action.kind != ActionKind::kWeight;
+      const int step = forward ? 1 : -1;
+      if (semantics_ != MessageSemantics::kGrouped) close();
+      if (sends) Add(action.kind, m, stage - step, stage, false, group);
+      close();
+      if (sends) Add(action.kind, m, stage, stage + step, true, group);
+    }
+    close();
+    return groups;
+  }
+
+  void Enter(size_t rank) {
+    if (at_[rank] == groups_[rank].size()) return;
+    for (const End& end : groups_[rank][at_[rank]]) {
+      Message& message = messages_[end.message];
+      (end.sends ? message.sent : message.received) = true;
+    }
+  }
+  bool Waits(const End& end) const {
+    if (end.sends && semantics_ == MessageSemantics::kBuffered) return false;
+    return !messages_[end.message].met();
+  }
+  bool Ended(size_t rank) const {
+    const Group& group = groups_[rank][at_[rank]];
+    return std::none_of(group.begin(), group.end(),
+                        [&](const End& end) { return Waits(end); });
+  }
+
+  // Who waits for whom, from `rank` on, until it is a circle.
+  Status Stuck(size_t rank) const {
+    std::string text;
+    std::vector<size_t> seen;
+    while (std::find(seen.begin(), seen.end(), rank) == seen.end() &&
+           at_[rank] < groups_[rank].size()) {
+      seen.push_back(rank);
+      const Group& group = groups_[rank][at_[rank]];
+      const End& end = *std::find_if(group.begin(), group.end(),
+                                     [&](const End& e) { return Waits(e); });
+      const Message& m = messages_[end.message];
+      const int other = end.sends ? m.to : m.from;
+      if (text.empty()) text = fmt::format("rank {}", rank);
+      text += fmt::format(" {} {} {} rank {}", end.sends ? "sends" : "receives",
+                          m.what, end.sends ? "to" : "from", other);
+      rank = static_cast<size_t>(other);
+      if (std::find(seen.begin(), seen.end(), rank) == seen.end()) {
+        text += ", which";
+      }
+    }
+    return InvalidArgument("{}: a deadlock ({} messages)", text,
+                           Name(semantics_));
+  }
+
+  const Schedule& s_;
+  MessageSemantics semantics_;
+  std::map<std::tuple<bool, int, int>, size_t> numbers_;
+  std::vector<Message> messages_;
+  std::vector<std::vector<Group>> groups_;  // Of each rank.
+  std::vector<size_t> at_;
+};
+
+}  // namespace
+
+std::string_view Name(MessageSemantics semantics) {
+  switch (semantics) {
+    case MessageSemantics::kBuffered:
+      return "buffered";
+    case MessageSemantics::kGrouped:
+      return "grouped";
+    case MessageSemantics::kBlocking:
+      return "blocking";
+  }
+  return "unknown";
+}
+
+Status ValidateSchedule(const Schedule& schedule, MessageSemantics semantics) {
+  SP_RETURN_IF_ERROR(CheckPlaces(schedule));
+  SP_RETURN_IF_ERROR(Inventory(schedule).Check());
+  return Run(schedule, semantics).ToTheEnd();
+}
+
+}  // namespace shardproof
