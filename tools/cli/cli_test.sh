@@ -54,6 +54,9 @@ expect help 0 'Exit codes' "$shardproof" --help
 for command in list run verify bench explain mutants doctor; do
   expect "$command --help" 0 'Usage' "$shardproof" "$command" --help
 done
+for command in list draw check; do
+  expect "pipeline $command --help" 0 'Usage' "$shardproof" pipeline "$command" --help
+done
 expect 'no command' 2 'shardproof: .*subcommand' "$shardproof"
 expect 'unknown flag' 2 'not-a-flag' "$shardproof" verify --not-a-flag
 brief 'unknown flag'
@@ -168,6 +171,31 @@ if command -v mpirun >/dev/null && "$shardproof" doctor | grep -q 'Open MPI'; th
   expect 'more ranks than started' 2 'mpirun started 3' "${mpi[@]}" \
     "$shardproof" verify "${tiny[@]}" --ranks 4
 fi
+
+# --- Pipeline schedules -------------------------------------------------------
+expect 'pipeline list' 0 '^zb_h2 .*2401.10241' "$shardproof" pipeline list
+expect 'pipeline draw' 0 'idle 11.1 % of the time of all ranks' \
+  "$shardproof" pipeline draw --schedule zb_h1 --stages 4 --microbatches 8 -o zb.svg
+if ! python3 -c 'import xml.dom.minidom, sys; xml.dom.minidom.parse(sys.argv[1])' zb.svg; then
+  fail 'pipeline draw: zb.svg is no XML'
+fi
+expect 'pipeline draw: table' 0 'wrote zb.csv' \
+  "$shardproof" pipeline draw --schedule zb_h1 --stages 4 --microbatches 8 -o zb.csv
+expect 'pipeline check' 0 'grouped messages: runs' "$shardproof" pipeline check zb.csv
+sed -i 's/1F3,//' zb.csv
+expect 'pipeline check: an action is missing' 5 'zb.csv: rank 1 never does F3, of stage 1' \
+  "$shardproof" pipeline check zb.csv
+brief 'pipeline check: an action is missing'
+expect 'pipeline check: no file' 5 'cannot read nowhere.csv' \
+  "$shardproof" pipeline check nowhere.csv
+expect 'pipeline draw: unknown schedule' 2 'there is no schedule "x"; there are' \
+  "$shardproof" pipeline draw --schedule x
+expect 'pipeline draw: refused' 2 'zb_h2 needs 7 micro-batches for 4 ranks, not 6' \
+  "$shardproof" pipeline draw --schedule zb_h2 --stages 4 --microbatches 6
+expect 'pipeline draw: unknown file' 2 'ends neither in .svg nor in .csv' \
+  "$shardproof" pipeline draw -o zb.pdf
+expect 'pipeline draw: nowhere to write' 5 'cannot write /nowhere/zb.svg' \
+  "$shardproof" pipeline draw -o /nowhere/zb.svg
 
 if ((failures > 0)); then
   echo "$failures checks failed"

@@ -10,6 +10,7 @@
 #include "layers/models/catalog.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/interrupt.h"
+#include "tools/cli/pipeline.h"
 #include "tools/harness/allocator.h"
 
 namespace shardproof {
@@ -96,6 +97,12 @@ int Main(int argc, char** argv) {
   CLI::App* doctor = app.add_subcommand(
       "doctor", "What is usable here, and why the rest is not");
   doctor->callback([&] { code = RunDoctor(options); });
+
+  PipelineOptions pipeline_options;
+  CLI::App* pipeline = app.add_subcommand(
+      "pipeline", "Pipeline schedules: list, draw, check a table of one's own");
+  AddPipelineCommands(*pipeline, pipeline_options,
+                      [&](ExitCode c) { code = c; });
 
   InstallSignalHandlers();
   try {

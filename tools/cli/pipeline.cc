@@ -1,0 +1,174 @@
+#include "tools/cli/pipeline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "pipeline/drawing.h"
+#include "pipeline/registry.h"
+#include "pipeline/schedule_csv.h"
+#include "pipeline/validator.h"
+#include "tools/cli/commands.h"
+
+namespace shardproof {
+namespace {
+
+ExitCode ListSchedules() {
+  fmt::print("{:<14} {}\n", "schedule", "what (source)");
+  for (const ScheduleInfo& info : Schedules()) {
+    fmt::print("{:<14} {}{} ({})\n", info.name, info.what,
+               info.takes_chunks ? "; takes --chunks" : "", info.source);
+  }
+  return kExitPass;
+}
+
+StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(in)),
+                   std::istreambuf_iterator<char>());
+  if (!in && text.empty()) {
+    return DataLoss("cannot read {}: {}", path, std::strerror(errno));
+  }
+  return text;
+}
+
+Status WriteFile(const std::string& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+  out.close();
+  if (out) return OkStatus();
+  return DataLoss("cannot write {}: {}", path, std::strerror(errno));
+}
+
+// What it is worth, below its drawing. The bubble is idle over total time of all
+// ranks, which others give over ideal time.
+void PrintFacts(const Schedule& schedule, const Simulation& s) {
+  double busy = 0, least = s.peak[0], most = s.peak[0];
+  for (size_t r = 0; r < s.busy.size(); ++r) {
+    busy += s.busy[r];
+    least = std::min(least, s.peak[r]);
+    most = std::max(most, s.peak[r]);
+  }
+  const double total = s.makespan * schedule.ranks();
+  fmt::print(
+      "takes {:.4g}, idle {:.1f} % of the time of all ranks ({:.1f} % of what "
+      "they compute)\n",
+      s.makespan, 100 * (total - busy) / total, 100 * (total - busy) / busy);
+  fmt::print("a rank holds {:.4g} to {:.4g} activations at most; {} messages\n",
+             least, most, s.messages);
+  for (const MessageSemantics semantics :
+       {MessageSemantics::kBuffered, MessageSemantics::kGrouped,
+        MessageSemantics::kBlocking}) {
+    const Status valid = ValidateSchedule(schedule, semantics);
+    fmt::print("{} messages: {}\n", Name(semantics),
+               valid.ok() ? "runs" : valid.message());
+  }
+}
+
+StatusOr<std::string> FileOf(const Schedule& schedule, const Simulation& s,
+                             const std::string& path) {
+  if (path.ends_with(".svg")) return DrawSvg(schedule, s);
+  if (path.ends_with(".csv")) return ToCsv(schedule);
+  return InvalidArgument("{} ends neither in .svg nor in .csv", path);
+}
+
+// The unit of a drawing: the shortest action.
+double UnitOf(const Schedule& schedule, const Simulation& s) {
+  double unit = s.makespan;
+  for (const auto& times : s.times) {
+    for (const TimeSpan& t : times) {
+      if (t.end > t.start) unit = std::min(unit, t.end - t.start);
+    }
+  }
+  return schedule.ranks() > 0 && unit > 0 ? unit : 1;
+}
+
+Status Draw(const PipelineOptions& options) {
+  SP_ASSIGN_OR_RETURN(
+      const Schedule schedule,
+      BuildSchedule(options.schedule,
+                    {options.stages, options.micro_batches, options.chunks}));
+  SP_RETURN_IF_ERROR(ValidateSchedule(schedule, MessageSemantics::kBuffered));
+  SP_ASSIGN_OR_RETURN(const Simulation simulation,
+                      Simulate(schedule, options.costs));
+  fmt::print("{}",
+             DrawText(schedule, simulation, UnitOf(schedule, simulation)));
+  PrintFacts(schedule, simulation);
+  if (options.output.empty()) return OkStatus();
+  SP_ASSIGN_OR_RETURN(const std::string file,
+                      FileOf(schedule, simulation, options.output));
+  SP_RETURN_IF_ERROR(WriteFile(options.output, file));
+  fmt::print("wrote {}\n", options.output);
+  return OkStatus();
+}
+
+Status Check(const PipelineOptions& options) {
+  SP_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.file));
+  StatusOr<Schedule> schedule = FromCsv(text, options.file);
+  if (!schedule.ok()) return schedule.status().WithContext(options.file);
+  if (Status valid = ValidateSchedule(*schedule, MessageSemantics::kBuffered);
+      !valid.ok()) {
+    return DataLoss("{}: {}", options.file, valid.message());
+  }
+  SP_ASSIGN_OR_RETURN(const Simulation simulation,
+                      Simulate(*schedule, options.costs));
+  fmt::print("{}",
+             DrawText(*schedule, simulation, UnitOf(*schedule, simulation)));
+  PrintFacts(*schedule, simulation);
+  return OkStatus();
+}
+
+void AddCosts(CLI::App& app, PipelineOptions& options) {
+  const auto cost = [&](const char* flag, double& value, const char* what) {
+    app.add_option(flag, value, what)->check(CLI::NonNegativeNumber);
+  };
+  cost("--forward", options.costs.forward,
+       "Time of a forward pass through a rank's share (1)");
+  cost("--input", options.costs.input,
+       "Time of the backward pass of its inputs (1)");
+  cost("--weight", options.costs.weight,
+       "Time of the backward pass of its weights (1)");
+  cost("--latency", options.costs.latency, "Time of a message (0)");
+}
+
+}  // namespace
+
+void AddPipelineCommands(CLI::App& app, PipelineOptions& options,
+                         std::function<void(ExitCode)> done) {
+  app.require_subcommand(1);
+  const auto finish = [done = std::move(done)](const Status& status) {
+    done(status.ok() ? kExitPass : Refuse(status));
+  };
+  app.add_subcommand("list", "The schedules that there are")
+      ->callback([finish] {
+        ListSchedules();
+        finish(OkStatus());
+      });
+  CLI::App* draw = app.add_subcommand(
+      "draw", "A schedule over time, what it is worth, and where it deadlocks");
+  draw->add_option("--schedule", options.schedule,
+                   "Which (see pipeline list; default one_f_one_b)");
+  draw->add_option("--stages", options.stages, "Ranks of the pipeline (4)")
+      ->check(CLI::Range(1, 4096));
+  draw->add_option("--microbatches", options.micro_batches, "Of a step (8)")
+      ->check(CLI::Range(1, 65536));
+  draw->add_option("--chunks", options.chunks, "Of each rank (1)")
+      ->check(CLI::Range(1, 1024));
+  AddCosts(*draw, options);
+  draw->add_option("-o,--output", options.output,
+                   "A file to draw to (.svg) or to write the table to (.csv)");
+  draw->callback([&options, finish] { finish(Draw(options)); });
+  CLI::App* check = app.add_subcommand(
+      "check", "Proves that a schedule in a .csv file runs, or says why not");
+  check->add_option("file", options.file, "A row for each rank: 0F0,0B0,..")
+      ->required();
+  AddCosts(*check, options);
+  check->callback([&options, finish] { finish(Check(options)); });
+}
+
+}  // namespace shardproof

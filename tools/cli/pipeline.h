@@ -1,0 +1,31 @@
+// shardproof pipeline: schedules as lists, drawings and tables.
+#ifndef SHARDPROOF_TOOLS_CLI_PIPELINE_H_
+#define SHARDPROOF_TOOLS_CLI_PIPELINE_H_
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "pipeline/simulator.h"
+#include "tools/cli/exit_code.h"
+
+namespace shardproof {
+
+struct PipelineOptions {
+  std::string schedule = "one_f_one_b";
+  int stages = 4;
+  int micro_batches = 8;
+  int chunks = 1;
+  StageCosts costs;
+  std::string output;  // .svg or .csv; empty: none.
+  std::string file;    // To check.
+};
+
+// list, draw and check, which give their exit code to `done`. `options` must
+// live until the line is parsed.
+void AddPipelineCommands(CLI::App& app, PipelineOptions& options,
+                         std::function<void(ExitCode)> done);
+
+}  // namespace shardproof
+
+#endif  // SHARDPROOF_TOOLS_CLI_PIPELINE_H_
