@@ -217,16 +217,12 @@ Visibility VisibilityOf(const AttentionPoint& p) {
   Visibility v = {.causal = p.mask != AttentionMask::kFull};
   if (p.mask == AttentionMask::kWindow) v.window = p.tokens / 3 + 1;
   if (p.mask == AttentionMask::kDocuments) v.cu_seqlens = Documents(p.tokens);
-  // Padding is of no document.
-  if (v.cu_seqlens.empty() && p.length() > p.tokens) {
-    v.cu_seqlens = {0, p.tokens};
-  }
   return v;
 }
 
 TokenRun QueriesOf(const AttentionPoint& p) {
   if (p.queries == 0) return {.count = p.length()};
-  return {.offset = p.tokens - p.queries, .count = p.queries};
+  return {.offset = p.visible() - p.queries, .count = p.queries};
 }
 
 ShardedAttentionConfig ConfigOf(const AttentionPoint& p) {

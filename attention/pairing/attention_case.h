@@ -53,7 +53,7 @@ struct AttentionPoint {
   // such of 144, whose lse is beyond what exp takes.
   double spread = 1;
   int64_t sequences = 1;
-  int64_t tokens = 0;  // Without padding.
+  int64_t tokens = 0;  // At least.
   // > 0: decoding. Only that many last tokens are queries, which every rank
   // has, and there is no backward pass.
   int64_t queries = 0;
@@ -63,10 +63,15 @@ struct AttentionPoint {
   int ranks = 1;
   Memory memory = Memory::kShared;
 
-  // With padding, which nobody sees: a zigzag has equal chunks.
+  // Of the sequence: a zigzag has equal chunks. With kDocuments, what is more
+  // than `tokens` is padding, which nobody sees.
   int64_t length() const {
     if (layout != SequenceLayout::kZigzag) return tokens;
     return PaddedLength({layout, tokens, ranks});
+  }
+  // Without padding.
+  int64_t visible() const {
+    return mask == AttentionMask::kDocuments ? tokens : length();
   }
 };
 

@@ -96,7 +96,7 @@ std::vector<RunPair> PairsOf(const P& p, int rank) {
     for (TokenRun keys : runs[static_cast<size_t>(r)]) {
       // Keys behind the queries are not there.
       while (p.mask != AttentionMask::kFull && keys.count > 0 &&
-             keys.Position(keys.count - 1) >= p.tokens) {
+             keys.Position(keys.count - 1) >= p.visible()) {
         --keys.count;
       }
       if (CountPairs(VisibilityOf(p), queries, keys) == 0) continue;
@@ -273,9 +273,9 @@ CollectiveFamily Reducing(Status (*all_reduce)(const Communicator&,
 
 std::vector<Mutant<P>> Mutants() {
   // There is no backward pass.
-  std::vector<Mutant<P>> mutants =
-      Without(KernelMutants(BindKernels, AllRanks),
-              {"lse_of_the_last_block", "delta_missing"});
+  std::vector<Mutant<P>> mutants = Without(
+      KernelMutants(BindKernels, AllRanks),
+      {"lse_of_the_last_block", "keys_of_the_first_block", "delta_missing"});
   for (Mutant<P>& mutant : mutants) {
     if (mutant.name == "merged_by_exponentials") continue;
     mutant.applies = [applies = mutant.applies](const P& p) {

@@ -152,6 +152,10 @@ Status TreeDecoding::State::Merge(std::byte* block, std::byte* with) const {
 }
 
 Status TreeDecoding::State::CombineByDoubling() {
+  const OpScope op(
+      comm_,
+      {.label = "tree_decoding/doubling", .dtype = wide_, .count = count()});
+  SP_RETURN_IF_ERROR(op.status());
   const Fold fold(comm_.size());
   const int rank = comm_.rank(), beside = rank ^ 1;
   const size_t bytes = Bytes(count());
@@ -242,10 +246,6 @@ Status TreeDecoding::State::Forward(const AttentionForwardArgs& args,
     return InvalidArgument("queries at {} .. {} are not among the {} tokens",
                            position, position + queries_ - 1, config_.tokens);
   }
-  const OpScope op(comm_, {.label = "tree_decoding/forward",
-                           .dtype = config_.dtype,
-                           .count = o_count()});
-  SP_RETURN_IF_ERROR(op.status());
   if (count() == 0) return OkStatus();
   mine_ = own_.data();
   theirs_ = other_.data();
