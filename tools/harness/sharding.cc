@@ -123,25 +123,26 @@ Sharding Shard(int dimension) {
 }
 
 Sharding ShardSizes(int dimension, std::vector<int64_t> sizes) {
-  return Make(
-      ShardKind::kSharded,
-      fmt::format("shard({}, sizes {})", dimension, fmt::join(sizes, " ")),
-      [dimension, sizes = std::move(sizes)](const Shape& global, int rank,
-                                            int /*ranks*/) {
-        int64_t begin = 0;
-        for (int r = 0; r < rank; ++r) begin += sizes[r];
-        return Slice(global, dimension, {{begin, begin + sizes[rank]}});
-      });
+  // Before the sizes are moved.
+  const std::string name =
+      fmt::format("shard({}, sizes {})", dimension, fmt::join(sizes, " "));
+  return Make(ShardKind::kSharded, name,
+              [dimension, sizes = std::move(sizes)](const Shape& global,
+                                                    int rank, int /*ranks*/) {
+                int64_t begin = 0;
+                for (int r = 0; r < rank; ++r) begin += sizes[r];
+                return Slice(global, dimension, {{begin, begin + sizes[rank]}});
+              });
 }
 
 Sharding PerRankSizes(int dimension, std::vector<int64_t> sizes) {
-  return Make(
-      ShardKind::kPerRank,
-      fmt::format("per rank, sizes({}) {}", dimension, fmt::join(sizes, " ")),
-      [dimension, sizes = std::move(sizes)](const Shape& global, int rank,
-                                            int /*ranks*/) {
-        return Slice(global, dimension, {{0, sizes[rank]}});
-      });
+  const std::string name = fmt::format("per rank, sizes {} of dimension {}",
+                                       fmt::join(sizes, " "), dimension);
+  return Make(ShardKind::kPerRank, name,
+              [dimension, sizes = std::move(sizes)](const Shape& global,
+                                                    int rank, int /*ranks*/) {
+                return Slice(global, dimension, {{0, sizes[rank]}});
+              });
 }
 
 Sharding OnRank(int root) {

@@ -89,6 +89,11 @@ TEST(Sharding, ShardsAreDisjointAndComplete) {
   }
 }
 
+TEST(Sharding, NamesSaySizes) {
+  EXPECT_EQ(ShardSizes(1, {0, 6, 1}).name, "shard(1, sizes 0 6 1)");
+  EXPECT_EQ(PerRankSizes(0, {4, 0}).name, "per rank, sizes 4 0 of dimension 0");
+}
+
 TEST(Sharding, SplitsEvenlyWithTheFirstRanksLonger) {
   const Shape shape = {11};
   std::vector<int64_t> lengths;
