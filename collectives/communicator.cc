@@ -4,6 +4,7 @@
 
 #include "collectives/backend/node/board.h"
 #include "collectives/communicator_impl.h"
+#include "collectives/parts.h"
 
 namespace shardproof {
 namespace {
@@ -23,6 +24,29 @@ Communicator::Impl::Impl(std::shared_ptr<Backend> b)
       traffic(std::make_shared<TrafficCounter>()),
       met(size),
       met_eagerly(size) {}
+
+void Communicator::Impl::AddPart(const std::shared_ptr<Impl>& part) {
+  const std::lock_guard<std::mutex> lock(parts_mutex);
+  std::erase_if(parts, [](const auto& p) { return p.expired(); });
+  parts.push_back(part);
+}
+
+void Communicator::Impl::AppendParts(
+    std::vector<std::shared_ptr<Backend>>& out) {
+  const std::lock_guard<std::mutex> lock(parts_mutex);
+  for (const std::weak_ptr<Impl>& weak : parts) {
+    const std::shared_ptr<Impl> part = weak.lock();
+    if (part == nullptr) continue;
+    out.push_back(part->backend);
+    part->AppendParts(out);
+  }
+}
+
+std::vector<std::shared_ptr<Backend>> LivingParts(const Communicator& comm) {
+  std::vector<std::shared_ptr<Backend>> parts;
+  if (comm.valid()) comm.impl().AppendParts(parts);
+  return parts;
+}
 
 Communicator::Communicator(std::shared_ptr<Backend> backend)
     : impl_(std::make_shared<Impl>(std::move(backend))) {}
@@ -44,6 +68,7 @@ StatusOr<Communicator> Communicator::Split(int color, int key) const {
   Communicator result(std::move(part));
   result.impl_->interceptor = impl_->interceptor;
   result.impl_->traffic = impl_->traffic->NewChild();
+  impl_->AddPart(result.impl_);
   return result;
 }
 

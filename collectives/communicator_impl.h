@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,11 @@ class Communicator::Impl {
     return status;
   }
 
+  // A part of this one is born. Forgets those that are gone.
+  void AddPart(const std::shared_ptr<Impl>& part);
+  // Appends the backends of all living parts, and of theirs. From any thread.
+  void AppendParts(std::vector<std::shared_ptr<Backend>>& out);
+
   std::shared_ptr<Backend> backend;
   NodeBoard* board;  // Null where ranks are on several nodes.
   int rank, size;
@@ -56,6 +62,8 @@ class Communicator::Impl {
   std::vector<PeerBuffers> met, met_eagerly;
   Buffer staging;
   std::map<std::string, std::any, std::less<>> attributes;
+  std::mutex parts_mutex;
+  std::vector<std::weak_ptr<Impl>> parts;  // Guarded by parts_mutex.
 };
 
 }  // namespace shardproof

@@ -97,7 +97,7 @@ Status InstanceRun::OpenWork() {
       comm_.Attribute<Active>(kActiveAttribute, []() -> StatusOr<Active> {
         return std::make_shared<ActiveCommunicator>();
       }));
-  if (state_->locality.local_rank == 0) (*active)->Set(work_);
+  (*active)->Add(work_);
   return OkStatus();
 }
 

@@ -3,6 +3,7 @@
 #ifndef SHARDPROOF_TOOLS_HARNESS_RANK_STATE_H_
 #define SHARDPROOF_TOOLS_HARNESS_RANK_STATE_H_
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -15,23 +16,30 @@
 
 namespace shardproof {
 
-// The communicator in which the operations of the moment run, for a watchdog
-// on another thread to look at. Its owner (a World) makes it an attribute of
-// the communicators that it hands out.
+// The communicator in which the operations of the moment run, as each rank of
+// this process holds it, for a watchdog on another thread to look at. Its owner
+// (a World) makes it an attribute of the communicators that it hands out.
 class ActiveCommunicator {
  public:
-  void Set(Communicator comm) {
+  // Replaces that of the same rank.
+  void Add(const Communicator& comm) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    comm_ = std::move(comm);
+    of_rank_[comm.rank()] = comm;
   }
-  Communicator Get() const {
+  void Clear() {
+    std::map<int, Communicator> gone;
     const std::lock_guard<std::mutex> lock(mutex_);
-    return comm_;
+    of_rank_.swap(gone);
+  }
+  // By rank.
+  std::map<int, Communicator> Get() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return of_rank_;
   }
 
  private:
   mutable std::mutex mutex_;
-  Communicator comm_;
+  std::map<int, Communicator> of_rank_;
 };
 inline constexpr char kActiveAttribute[] = "harness/active";
 

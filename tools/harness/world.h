@@ -54,9 +54,11 @@ StatusOr<std::unique_ptr<World>> CreateWorld(std::string_view backend);
 
 // Sentences about ranks 0..n-1 from their progress records; null entries are
 // ranks that cannot be seen. The furthest operation that any rank entered is
-// what the others are measured against.
+// what the others are measured against. `numbers`: what the ranks are called,
+// where that is not their place.
 std::vector<std::string> DescribeProgress(
-    const std::vector<const OpRecord*>& progress);
+    const std::vector<const OpRecord*>& progress,
+    const std::vector<int>& numbers = {});
 
 }  // namespace shardproof
 

@@ -39,7 +39,7 @@ class ProcessesWorld final : public World {
     if (!comm.valid()) return OkStatus();
     SP_RETURN_IF_ERROR(PublishActive(comm, active_));
     const Status mine = f(comm);
-    active_->Set(Communicator());
+    active_->Clear();
     // The others may wait for this rank, and must come to the same result.
     if (!mine.ok()) {
       comm.Abort(fmt::format("rank {}: {}", comm.rank(), mine.message()));

@@ -38,7 +38,7 @@ class ThreadsWorld final : public World {
     });
     // No thread may look at what is about to go.
     SetCurrent(nullptr);
-    active_->Set(Communicator());
+    active_->Clear();
     if (!world.healthy()) {
       worlds_.erase(found);
       // An abort that came after the last wait still spoils the run.
