@@ -5,11 +5,14 @@ set -u
 program=$1
 folder=$TEST_TMPDIR
 
-configured() { echo "{\"id\":{\"targetConfigured\":{\"label\":\"$1\"}},\"configured\":{\"targetKind\":\"cc_test rule\"}}"; }
+# label, kind of rule
+configured() {
+  echo "{\"id\":{\"targetConfigured\":{\"label\":\"$1\"}},\"configured\":{\"targetKind\":\"${2:-cc_test} rule\"}}"
+}
 
-# label, status, report
+# label, status, report, shard, run
 result() {
-  echo "{\"id\":{\"testResult\":{\"label\":\"$1\",\"run\":1,\"shard\":1}},\"testResult\":{\"status\":\"$2\"," \
+  echo "{\"id\":{\"testResult\":{\"label\":\"$1\",\"run\":${5:-1},\"shard\":${4:-1}}},\"testResult\":{\"status\":\"$2\"," \
     "\"testActionOutput\":[{\"name\":\"test.xml\",\"uri\":\"file://$folder/$3\"}]}}"
 }
 
@@ -37,6 +40,10 @@ cat >"$folder/bad.xml" <<'END'
 <testsuites><testsuite name="S"><testcase name="A" classname="S"><failure message="f.cc:3&#x0A;1 is not 2"/></testcase>
 <testcase name="B" classname="S"/></testsuite></testsuites>
 END
+cat >"$folder/other kinds.xml" <<'END'
+<testsuites><testsuite name="S"><testcase name="A" classname="S"><error message="it crashed"/></testcase>
+<testcase name="B" status="run" result="skipped" classname="S"/></testsuite></testsuites>
+END
 echo '<testsuites/>' >"$folder/empty.xml"
 echo '<testsuites><testsu' >"$folder/torn.xml"
 
@@ -58,6 +65,16 @@ echo '<testsuites><testsu' >"$folder/torn.xml"
   configured //b
   result //b PASSED good.xml
 } | expect "a target not for this machine" "1 passed, 0 failed, 2 skipped" 0 0
+{ configured //a; result //a FLAKY good.xml; } | expect "a second attempt passed" "1 passed, 0 failed, 1 skipped" 0 0
+{ configured //a; result //a FAILED other%20kinds.xml; } |
+  expect "an error, a skip without a reason, a file with a space" "0 passed, 1 failed, 1 skipped" 1 3
+{ configured //a; result //a PASSED good.xml 1; result //a PASSED good.xml 2; } |
+  expect "each shard counts" "2 passed, 0 failed, 2 skipped" 0 0
+{ configured //a; result //a FAILED bad.xml 1 1; result //a PASSED good.xml 1 2; } |
+  expect "each run counts" "2 passed, 1 failed, 1 skipped" 1 3
+{ configured //a; configured //l cc_library; result //a PASSED good.xml; } |
+  expect "what is no test need not run" "1 passed, 0 failed, 1 skipped" 0 0
+expect "there was nothing to run" "0 passed, 0 failed, 0 skipped" 1 4 </dev/null
 expect "nothing ran" "0 passed, 0 failed, 0 skipped" 1 0 </dev/null
 
 grep -q 'FAILED: //a: FAILED, although' "$folder/log" || { echo "a failed target is not named" && touch "$folder/wrong"; }
