@@ -67,7 +67,7 @@ done
   echo '<?xml version="1.0" encoding="UTF-8"?>'
   echo '<testsuites>'
   for n in "${ranks[@]}"; do
-    sed -E -e '/<\?xml|<\/?testsuites/d' -e "s/(<testsuite name=\"|classname=\")/\1np$n\//" "$scratch/np$n.xml"
+    sed -E -e '/<\?xml|<\/?testsuites/d' -e "s/(<testsuite name=\"|classname=\")/\1np$n\//g" "$scratch/np$n.xml"
   done
   echo '</testsuites>'
 } >"$report"
