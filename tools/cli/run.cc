@@ -22,6 +22,8 @@ constexpr double kBudgetSeconds = 150;
 // The most that verifying may take of it. On two cores all instances take a
 // quarter; what is not needed is there for measuring.
 constexpr double kVerifyShare = 0.6;
+// What a reference that is probed may take at a model's sizes.
+constexpr double kProbedSeconds = 45;
 // Tokens of a layer: enough that the products are products, few enough that an
 // 8B model is measured in seconds on two cores.
 constexpr int64_t kTokens = 512;
@@ -130,6 +132,10 @@ ExitCode RunMain(const Options& given) {
     s.Run(measure,
           {.name = "measure",
            .budget = left,
+           .needs =
+               [](const Job& job) {
+                 return job.info->probes(job.instance) > 0 ? kProbedSeconds : 0;
+               },
            .measure = true,
            .timing = timing,
            .repeats = 1,

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <utility>
 
@@ -278,12 +279,17 @@ void Session::Run(
     };
   }
   phase_start_ = Clock::now();
-  size_t done = 0;
+  size_t done = 0, skipped = 0;
   for (; done < jobs.size(); ++done) {
-    const bool in_time =
-        phase.budget <= 0 || Since(phase_start_) < phase.budget;
-    if (!Continue(in_time && !Interrupted())) break;
+    const double left =
+        phase.budget <= 0 ? HUGE_VAL : phase.budget - Since(phase_start_);
+    if (!Continue(left > 0 && !Interrupted())) break;
     const Job& job = jobs[done];
+    const double needed = phase.needs != nullptr ? phase.needs(job) : 0;
+    if (needed > 0 && !Continue(left >= needed)) {
+      ++skipped;
+      continue;
+    }
     ShowProgress(phase, done, jobs.size(), &job);
     if (phase.measure) run.rates = ceilings_.Of(job);
     const Record record = RunOne(job, run);
@@ -296,12 +302,13 @@ void Session::Run(
   }
   ShowProgress(phase, done, jobs.size(), nullptr);
   interrupted_ = interrupted_ || Interrupted();
-  if (done == jobs.size()) return;
+  const size_t left_out = jobs.size() - done + skipped;
+  if (left_out == 0) return;
   const char* why = interrupted_         ? "interrupted"
                     : !world_->healthy() ? "the ranks are lost"
                                          : "out of time";
-  LeftOut(fmt::format("{}: {} of {} left out ({})", phase.name,
-                      jobs.size() - done, jobs.size(), why));
+  LeftOut(fmt::format("{}: {} of {} left out ({})", phase.name, left_out,
+                      jobs.size(), why));
 }
 
 ExitCode Session::Finish() {

@@ -36,6 +36,9 @@ class Session {
   struct Phase {
     std::string name;   // "verify", for progress.
     double budget = 0;  // Seconds; 0: none.
+    // Seconds without which a job is not worth starting; the next one may be.
+    // Unset: 0.
+    std::function<double(const Job&)> needs = nullptr;
     bool measure = false;
     MeasureOptions timing = {};
     int repeats = 3;
@@ -45,7 +48,7 @@ class Session {
   };
   // Runs the jobs in order and gives each record to `on_record` (leader only).
   // Stops at an interrupt, a lost world, or when the budget is spent; what was
-  // not run is counted as left out.
+  // not run is counted as left out, as is what needs more than is left of it.
   void Run(const std::vector<Job>& jobs, const Phase& phase,
            const std::function<void(const Job&, const Record&)>& on_record);
 
