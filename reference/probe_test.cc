@@ -293,6 +293,18 @@ TEST(Probe, TightensAndNeverLoosens) {
   EXPECT_EQ(z[1].Likely(1), 1);
 }
 
+// 1.1 + 0x1p-53 g is 1.1 for most g: what is stored in f64 is not known to be
+// exact because few probes, in doubles, have not moved it.
+TEST(Probe, DeviationsOfDoublesAreNeverNothing) {
+  const std::vector<Bounded> y = {{1.1, 1, 1}};
+  Deviations d(1);
+  for (int k = 0; k < 4; ++k) d.Add(y, y);
+  std::vector<Bounded> z = y;
+  d.Tighten(7, z);
+  EXPECT_GE(z[0].Likely(7), 0x1p-53 * 1.1);
+  EXPECT_LE(z[0].Likely(7), 1.0001 * ProbedLambda(7, 4) * 0x1p-53 * 1.1);
+}
+
 // A product so large that threads share it: equal columns err alike, whichever
 // thread makes them, and none is left exact.
 TEST(Probe, ReachesTheThreadsOfALargeProduct) {
