@@ -48,8 +48,8 @@ TEST(Schedules, AreThere) {
   std::string names;
   for (const ScheduleInfo& info : Schedules()) names += info.name + " ";
   EXPECT_EQ(names,
-            "breadth_first eager_1f1b gpipe interleaved naive one_f_one_b "
-            "zb_h1 zb_h2 ");
+            "breadth_first dualpipe_v eager_1f1b gpipe interleaved naive "
+            "one_f_one_b zb_h1 zb_h2 zb_v ");
 }
 
 // With unit costs and what an I leaves half of: bubbles, memory and messages are
@@ -87,6 +87,7 @@ TEST(Schedules, RunOrDeadlockWithMessagesThatWait) {
   const std::map<std::string, std::pair<bool, bool>> runs = {
       {"breadth_first", {true, true}}, {"eager_1f1b", {true, false}},
       {"gpipe", {true, true}},         {"interleaved", {true, false}},
+      {"dualpipe_v", {false, false}},  {"zb_v", {false, false}},
       {"naive", {true, true}},         {"one_f_one_b", {true, false}},
       {"zb_h1", {true, false}},        {"zb_h2", {false, false}}};
   for (const ScheduleInfo& info : Schedules()) {
@@ -151,6 +152,10 @@ TEST(Validator, NamesTheFirstThatIsWrong) {
   s = right;
   std::swap(s.actions[1][0], s.actions[1][1]);
   EXPECT_EQ(Wrong(s), "rank 1, action 0, I0: its F0 comes later, as 1");
+  // Down and back up: the last rank has two stages that follow one another.
+  s = *BuildSchedule("zb_v", {2, 4, 1});
+  std::swap(s.actions[1][0], s.actions[1][1]);
+  EXPECT_EQ(Wrong(s), "rank 1, action 0, F0.1: its F0.0 comes later, as 1");
   s = right;
   s.pipelines[0][1] = {0, 0};
   EXPECT_EQ(Wrong(s), "chunk 0 of rank 0 is stage 0 and stage 1");

@@ -93,6 +93,9 @@ class Inventory {
       for (int stage = 0; stage < s_.stages(); ++stage) {
         SP_RETURN_IF_ERROR(CheckAll(m, stage));
       }
+      for (int stage = 1; stage < s_.stages(); ++stage) {
+        SP_RETURN_IF_ERROR(CheckNeighbours(m, stage));
+      }
     }
     return OkStatus();
   }
@@ -157,6 +160,31 @@ class Inventory {
           text(needed[i]), text(needed[i - 1]), before);
     }
     return OkStatus();
+  }
+
+  // Of stages on one rank, between which there is no message.
+  Status CheckNeighbours(int m, int stage) {
+    const Place& before = s_.PlaceOf(m, stage - 1);
+    const Place& place = s_.PlaceOf(m, stage);
+    if (before.rank != place.rank) return OkStatus();
+    const auto backward = [](const Found& f) {
+      return f.backward ? ActionKind::kBackward : ActionKind::kInput;
+    };
+    Found& first = At(m, stage - 1);
+    Found& second = At(m, stage);
+    SP_RETURN_IF_ERROR(CheckOrder(place.rank, m, ActionKind::kForward, before,
+                                  first, ActionKind::kForward, place, second));
+    return CheckOrder(place.rank, m, backward(second), place, second,
+                      backward(first), before, first);
+  }
+  Status CheckOrder(int rank, int m, ActionKind needed, const Place& needed_at,
+                    Found& needed_in, ActionKind kind, const Place& at,
+                    Found& in) const {
+    const size_t first = *needed_in.Of(needed), second = *in.Of(kind);
+    if (first < second) return OkStatus();
+    return InvalidArgument("rank {}, action {}, {}: its {} comes later, as {}",
+                           rank, second, s_.Text({kind, m, at.chunk}),
+                           s_.Text({needed, m, needed_at.chunk}), first);
   }
 
   const Schedule& s_;
