@@ -70,6 +70,8 @@ expect 'unknown axis' 2 'no chosen case has an axis "colour"' \
   "$shardproof" verify --filter all_reduce --axis colour=red
 expect 'unknown value' 2 'purple' "$shardproof" verify --filter all_reduce \
   --axis dtype=purple
+expect 'negative value' 2 'is negative' "$shardproof" verify \
+  --filter layers/mlp --axis tokens=-1
 expect 'malformed axis' 2 'name=value' "$shardproof" verify --axis count
 expect 'unknown variant' 2 'matches none of' "$shardproof" verify "${tiny[@]}" \
   --variant rings
@@ -124,6 +126,10 @@ expect 'unknown fault' 2 'wrong_scale' "$shardproof" verify "${tiny[@]}" \
 expect hang 124 'rank' "$shardproof" verify "${tiny[@]}" --variant ring \
   --fault never_arrive --timeout 0.5 --json hang.json
 valid_json hang hang.json
+expect 'hang in a group' 124 'in a group of ranks [0-9, ]*: rank .*never entered' \
+  "$shardproof" verify --filter '^layers/tensor_parallel_2d$' --ranks 4 \
+  --variant auto --axis dtype=f32 --axis in=52 --axis out=40 \
+  --fault never_arrive --timeout 0.5
 grep -q '"failed"' hang.json || fail 'hang: no record of it'
 
 "$shardproof" verify --filter collectives --ranks 2,3,4,5,7,8 \

@@ -60,6 +60,12 @@ Status CheckAxesKnown(const std::vector<const CaseInfo*>& cases,
           "no chosen case has an axis \"{}\": the axes are {}", name,
           fmt::join(known, ", "));
     }
+    for (const std::string& value : values) {
+      if (value.starts_with('-')) {
+        return InvalidArgument("axis {}: {} is negative, and axes count things",
+                               name, value);
+      }
+    }
   }
   return Status();
 }
