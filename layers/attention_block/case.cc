@@ -260,6 +260,14 @@ Mutant<P> WithCore(std::string name, AttentionCoreFactory core,
 void MissScale(const P&, ParallelAttentionConfig& config) { config.scale = 1; }
 
 // Each rank counts its own tokens from 0.
+// Some rank's tokens begin within a sequence.
+bool SharesASequence(const P& p) {
+  for (int r = 0; r < p.ranks; ++r) {
+    if (BalancedChunk(p.tokens(), p.ranks, r).begin % p.length != 0)
+      return true;
+  }
+  return false;
+}
 void RestartPositions(const P& p, ParallelAttentionConfig& config) {
   for (int r = 0; r < p.ranks; ++r) {
     const int64_t count = BalancedChunk(p.tokens(), p.ranks, r).count;
@@ -482,7 +490,7 @@ const RegisterCase kAttentionBlock(Case<P>{
          Misconfigured("positions_restart_on_every_rank", RestartPositions,
                        [](const P& p) {
                          return SequenceParallel(p) && p.rope_theta != 0 &&
-                                p.length > 1;
+                                SharesASequence(p);
                        })},
     .probes = ProbesOf,
     .exact = false,  // Not linear; the products are, and have cases.
