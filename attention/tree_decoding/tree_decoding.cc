@@ -233,11 +233,26 @@ Status TreeDecoding::State::CombineByAllReduce() {
       }
     });
   };
-  with_type([&](auto* t, auto* o, auto* lse) { Weigh(t, o, lse); });
+  // The same sums come of any number in the place of the largest, until one
+  // overflows: that it is the largest is checked, behind the last message.
+  bool largest = true;
+  with_type([&](auto* t, auto* o, auto* lse) {
+    for (int64_t i = 0; i < rows(); ++i) largest = largest && !(t[i] < lse[i]);
+    Weigh(t, o, lse);
+  });
   SP_RETURN_IF_ERROR(collectives_.all_reduce(
       comm_, {.send = mine_, .recv = mine_, .count = count(), .dtype = wide_}));
-  with_type([&](auto* t, auto* o, auto* lse) { Normalise(t, o, lse); });
-  return OkStatus();
+  with_type([&](auto* t, auto* o, auto* lse) {
+    for (int64_t i = 0; i < rows(); ++i) {
+      // The rank that has the largest adds exp(0).
+      largest = largest && !(std::isfinite(t[i]) && lse[i] < 1);
+    }
+    Normalise(t, o, lse);
+  });
+  if (largest) return OkStatus();
+  return Internal(
+      "tree decoding: what came for the largest lse of all ranks is not; data "
+      "were damaged on the way");
 }
 
 Status TreeDecoding::State::Forward(const AttentionForwardArgs& args,

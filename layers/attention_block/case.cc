@@ -260,8 +260,7 @@ Mutant<P> WithCore(std::string name, AttentionCoreFactory core,
 void MissScale(const P&, ParallelAttentionConfig& config) { config.scale = 1; }
 
 // Each rank counts its own tokens from 0.
-// Some rank's tokens begin within a sequence.
-bool SharesASequence(const P& p) {
+bool SomeRankBeginsWithinASequence(const P& p) {
   for (int r = 0; r < p.ranks; ++r) {
     if (BalancedChunk(p.tokens(), p.ranks, r).begin % p.length != 0)
       return true;
@@ -396,8 +395,7 @@ int ProbesOf(const P& p) {
   return ProbesOfChain(p);
 }
 
-// A model's attention on one sequence. Of 32 tokens at most, since the reference
-// evaluates whole sequences, nine times.
+// A model's attention on 32 tokens at most: the reference is evaluated 9 times.
 std::vector<P> WorkloadOf(const Workload& workload, int ranks) {
   const auto dtype = TypeOf(workload);
   P p{.kv_heads = ShapeOf(workload, "kv_heads"),
@@ -490,7 +488,7 @@ const RegisterCase kAttentionBlock(Case<P>{
          Misconfigured("positions_restart_on_every_rank", RestartPositions,
                        [](const P& p) {
                          return SequenceParallel(p) && p.rope_theta != 0 &&
-                                SharesASequence(p);
+                                SomeRankBeginsWithinASequence(p);
                        })},
     .probes = ProbesOf,
     .exact = false,  // Not linear; the products are, and have cases.

@@ -135,6 +135,7 @@ class PayloadFault final : public FaultBase {
     std::vector<std::byte> bytes;
   };
   // Label, peer, and the how manieth payload of the operation.
+  // Operations of other sizes are others, though they are called the same.
   using Place = std::tuple<std::string, int, int>;
 
   static bool HasPayload(const Op& op, size_t bytes) {
@@ -168,8 +169,8 @@ class PayloadFault final : public FaultBase {
   bool Change(const Op& op, int peer, std::span<std::byte> payload) {
     std::vector<std::byte> last;
     if (fault_ == Fault::kStaleBuffer || fault_ == Fault::kTearCacheLine) {
-      std::vector<std::byte>& here =
-          history_[{std::string(op.label.view()), peer, place_++}];
+      std::vector<std::byte>& here = history_[{
+          fmt::format("{} {}", op.label.view(), op.count), peer, place_++}];
       last = std::exchange(here, {payload.begin(), payload.end()});
     }
     std::vector<std::byte> original;
