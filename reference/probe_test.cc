@@ -113,7 +113,7 @@ TEST(Probe, NormalNumbersHaveATail) {
       beyond[b] += std::abs(x) > kBeyond[b] ? 1 : 0;
     }
   }
-  EXPECT_NEAR(negative, kDraws / 2, 5 * std::sqrt(kDraws / 4.0));
+  EXPECT_NEAR(negative, kDraws / 2.0, 5 * std::sqrt(kDraws / 4.0));
   for (size_t b = 0; b < beyond.size(); ++b) {
     const double p = Above(kBeyond[b]) / Above(kTail);
     EXPECT_NEAR(beyond[b], kDraws * p, 5 * std::sqrt(kDraws * p * (1 - p)))

@@ -60,7 +60,7 @@ TEST(Relayout, ThereAndBackAgain) {
               std::swap(config.from, config.to);
               SP_ASSIGN_OR_RETURN(const Relayout back,
                                   Relayout::Create(comm, config));
-              const std::vector<int64_t> x = back.positions();
+              const std::vector<int64_t>& x = back.positions();
               std::vector<int64_t> y(there.positions().size()), z(x.size());
               SP_RETURN_IF_ERROR(there.Run(x.data(), y.data()));
               EXPECT_EQ(y, there.positions());

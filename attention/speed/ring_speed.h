@@ -22,12 +22,12 @@ struct RingSpeedOptions {
 // Causal rings over the three layouts: how well they could balance, by counted
 // pairs of queries and keys, and how well they do, by the processor time of each
 // step.
-Status BalanceSpeed(const RingSpeedOptions& options);
+Status BalanceSpeed(const RingSpeedOptions& asked);
 // Of one pass of the ring, what is computing, what waiting for others that have
 // more to compute, and what communication that nothing hides.
-Status OverlapSpeed(const RingSpeedOptions& options);
+Status OverlapSpeed(const RingSpeedOptions& asked);
 // A long sequence over many ranks: time, and the most memory beside the formula.
-Status LengthSpeed(const RingSpeedOptions& options);
+Status LengthSpeed(const RingSpeedOptions& asked);
 
 }  // namespace shardproof
 
