@@ -120,7 +120,7 @@ ParallelAttention::ParallelAttention(const ParallelAttentionConfig& config,
 
 StatusOr<ParallelAttention> ParallelAttention::Create(
     const Communicator& comm, const ParallelAttentionConfig& config,
-    const CollectiveFamily& collectives, AttentionCoreFactory core) {
+    const CollectiveFamily& collectives, const AttentionCoreFactory& core) {
   SP_RETURN_IF_ERROR(Check(comm, config));
   const auto make = [&]() -> StatusOr<ParallelAttention> {
     SP_ASSIGN_OR_RETURN(
@@ -143,7 +143,7 @@ StatusOr<ParallelAttention> ParallelAttention::Create(
   return attention;
 }
 
-Status ParallelAttention::Allocate(AttentionCoreFactory core) {
+Status ParallelAttention::Allocate(const AttentionCoreFactory& core) {
   const DType dtype = config_.dtype;
   const int64_t tokens = config_.tokens();
   for (Tensor* t : {&qkv_, &d_qkv_}) {

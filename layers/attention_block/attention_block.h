@@ -118,7 +118,7 @@ class ParallelAttention {
   static StatusOr<ParallelAttention> Create(
       const Communicator& comm, const ParallelAttentionConfig& config,
       const CollectiveFamily& collectives = kAutoCollectives,
-      AttentionCoreFactory core = CreatePlainAttention);
+      const AttentionCoreFactory& core = CreatePlainAttention);
 
   // Collective. y = attention(x); what Backward needs is kept here, but for x.
   // Errors are those of the transport.
@@ -144,7 +144,7 @@ class ParallelAttention {
   ParallelAttention(const ParallelAttentionConfig& config, HeadShare share,
                     const CollectiveFamily& collectives, ParallelRegion input,
                     ParallelRegion output);
-  Status Allocate(AttentionCoreFactory core);
+  Status Allocate(const AttentionCoreFactory& core);
 
   int64_t qkv_width() const { return share_.FusedHeads() * config_.head_dim; }
   int64_t out_width() const { return share_.heads.count * config_.head_dim; }

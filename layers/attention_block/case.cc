@@ -201,7 +201,7 @@ Status RunBoth(ParallelAttention& attention, const P& p, const RankContext& c,
 StatusOr<std::shared_ptr<ParallelAttention>> Make(
     const ParallelAttentionConfig& config, const RankContext& context,
     const CollectiveFamily& collectives,
-    AttentionCoreFactory core = CreatePlainAttention) {
+    const AttentionCoreFactory& core = CreatePlainAttention) {
   SP_ASSIGN_OR_RETURN(
       ParallelAttention made,
       ParallelAttention::Create(context.comm(), config, collectives, core));
@@ -243,7 +243,7 @@ Mutant<P> Misconfigured(
           .applies = std::move(applies)};
 }
 
-Mutant<P> WithCore(std::string name, AttentionCoreFactory core,
+Mutant<P> WithCore(std::string name, const AttentionCoreFactory& core,
                    std::function<bool(const P&)> applies) {
   return {
       .name = std::move(name),

@@ -33,6 +33,7 @@
 #define SHARDPROOF_LAYERS_KERNELS_ATTENTION_CORE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "collectives/device.h"
@@ -97,9 +98,11 @@ class AttentionCore {
   virtual int64_t working_bytes() const = 0;
 };
 
-// A local call that asks for all memory that the core ever needs.
+// Asks for all memory that the core ever needs. A local call, or, where the
+// factory holds a communicator, a collective one over that.
 using AttentionCoreFactory =
-    StatusOr<std::unique_ptr<AttentionCore>> (*)(const AttentionShape&);
+    std::function<StatusOr<std::unique_ptr<AttentionCore>>(
+        const AttentionShape&)>;
 
 // Head by head and with all scores of a head in memory: the obvious core, and
 // the one that others are measured against. Scores, products and sums are of

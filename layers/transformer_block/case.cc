@@ -294,7 +294,7 @@ TransformerBlockParts<Void> PartsOf(const P& p, Part part) {
 StatusOr<Operation> BindConfig(const P& p, const TransformerBlockConfig& config,
                                RankContext& context,
                                const CollectiveFamily& collectives,
-                               AttentionCoreFactory core) {
+                               const AttentionCoreFactory& core) {
   SP_ASSIGN_OR_RETURN(
       TransformerBlock made,
       TransformerBlock::Create(context.comm(), config, collectives, core));
@@ -325,7 +325,7 @@ Cost CostOf(const P& p, const CollectiveFamily& collectives) {
 
 // --- Planted bugs ------------------------------------------------------------
 
-Mutant<P> WithCore(std::string name, AttentionCoreFactory core) {
+Mutant<P> WithCore(std::string name, const AttentionCoreFactory& core) {
   return {.name = std::move(name),
           .bind =
               [core](const P& p, RankContext& context) {

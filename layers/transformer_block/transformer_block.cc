@@ -47,6 +47,7 @@ ParallelAttentionConfig AttentionConfigOf(
           .head_dim = config.head_dim,
           .causal = config.causal,
           .rope_theta = config.rope_theta,
+          .positions = config.positions,
           .dtype = config.dtype,
           .bias = config.bias,
           .sequence_parallel = config.sequence_parallel,
@@ -88,7 +89,7 @@ TransformerBlock::TransformerBlock(const TransformerBlockConfig& config,
 
 StatusOr<TransformerBlock> TransformerBlock::Create(
     const Communicator& comm, const TransformerBlockConfig& config,
-    const CollectiveFamily& collectives, AttentionCoreFactory core) {
+    const CollectiveFamily& collectives, const AttentionCoreFactory& core) {
   // Everything else is in the descriptions of the parts.
   SP_RETURN_IF_ERROR(
       AgreeOnLayer(comm, fmt::format("transformer_block that recomputes {}",

@@ -52,6 +52,7 @@
 #define SHARDPROOF_LAYERS_TRANSFORMER_BLOCK_TRANSFORMER_BLOCK_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "collectives/communicator.h"
 #include "collectives/device.h"
@@ -83,7 +84,9 @@ struct TransformerBlockConfig {
   double epsilon = 1e-5;
   Activation activation = Activation::kGeluTanh;
   bool causal = true;
-  double rope_theta = 0;      // 0: no rotary embedding.
+  double rope_theta = 0;  // 0: no rotary embedding.
+  // As in ParallelAttentionConfig.
+  std::vector<int64_t> positions = {};
   DType dtype = DType::kF32;  // f64, f32, bf16 or f16.
   bool bias = false;          // Of all projections.
   bool sequence_parallel = false;
@@ -120,7 +123,7 @@ class TransformerBlock {
   static StatusOr<TransformerBlock> Create(
       const Communicator& comm, const TransformerBlockConfig& config,
       const CollectiveFamily& collectives = kAutoCollectives,
-      AttentionCoreFactory core = CreatePlainAttention);
+      const AttentionCoreFactory& core = CreatePlainAttention);
 
   // Collective. y = block(x); y may not be x. Errors are those of the transport.
   Status Forward(const void* x, const TransformerBlockWeights& weights, void* y,
