@@ -187,6 +187,25 @@ TEST(TransformerBlock, RecomputationIsBitwiseTheSame) {
   }
 }
 
+// Those that count from 0 are what none are; every second number is not.
+TEST(TransformerBlock, PositionsAreThoseOfItsAttention) {
+  OnRanks(2, [&](const Communicator& comm) -> Status {
+    TransformerBlockConfig config = Llama(false);
+    std::vector<Memory> results;
+    for (const int64_t step : {0, 1, 2}) {
+      config.positions.clear();
+      for (int64_t i = 0; i < config.length && step > 0; ++i) {
+        config.positions.push_back(i * step);
+      }
+      SP_ASSIGN_OR_RETURN(auto block, TransformerBlock::Create(comm, config));
+      SP_RETURN_IF_ERROR(results.emplace_back(block, config).Run(block));
+    }
+    EXPECT_TRUE(results[1].SameAs(results[0]));
+    EXPECT_FALSE(results[2].SameAs(results[0]));
+    return OkStatus();
+  });
+}
+
 // Two blocks, one after the other, in two objects that keep everything and in
 // one that keeps nothing.
 TEST(TransformerBlock, OneThatKeepsNothingServesAll) {
