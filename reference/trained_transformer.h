@@ -6,28 +6,13 @@
 //
 //     x_{l+1} = block_l(x_l)              dy_l, dw_l = block_l's backward pass
 //
-// and then one step of an optimizer (optimizer.h) on all weights. The
-// parameters of a block lie in the order of use, those of block 0 first:
-//
-//     norm1_w [norm1_b] w_qkv [b_qkv] w_out [b_out]
-//     norm2_w [norm2_b] [w_gate] w_up [b_up] w_down [b_down]
-//
-// LayerNorm has a bias, SwiGLU a gate.
+// and then one step of an optimizer (optimizer.h) on all weights. Those of a
+// block lie as trained_block.h has them, those of block 0 first.
 //
 // Bounds: those of probes (probe.h) and no others; without, they are infinite.
-// Certain ones are multiplied by every product of every step, and after 20
-// steps would let anything pass. What is made at random in a probe: all
-// roundings that transformer_block.h declares; one more of each gradient, which
-// may be divided; the roundings of the optimizer; and of the constants of its
-// step, which are computed in double, 8 in all that a weight has moved. What is
-// returned, and where the next gradient is taken, has 64 roundings of doubles
-// more, so that in f64 a probe's own doubles are fine enough to show what it
-// rounds: a last place is then an eighth of a deviation.
-//
-// f32 and f64 only: there a gradient that is summed in parts, micro-batch by
-// micro-batch and rank by rank, is stored as it is accumulated, so that parts
-// are but another order of one sum over all tokens, and n roundings of its n
-// terms hold for any order.
+// What is made at random in a probe: all roundings of trained_block.h and of
+// trained_parameters.h, which also say why f32 and f64 are all there is, and why
+// there are no other bounds.
 //
 // What may then be claimed: what probe.h says, first order in the roundings. In
 // f64 results here are rounded much as those under test are (with twice the
@@ -52,6 +37,7 @@
 #include "reference/bounded.h"
 #include "reference/dtype.h"
 #include "reference/optimizer.h"
+#include "reference/trained_parameters.h"
 #include "reference/transformer_block.h"
 
 namespace shardproof {
@@ -89,19 +75,16 @@ class TrainedTransformerReference {
 
   // All with infinite bounds. Of the last step: its gradient, before `factor`,
   // and the norm that it was clipped by.
-  const std::vector<Bounded>& gradient() const { return gradient_; }
-  Bounded norm() const;
-  std::vector<Bounded> parameters() const;
+  const std::vector<Bounded>& gradient() const { return trained_.gradient(); }
+  Bounded norm() const { return trained_.norm(); }
+  std::vector<Bounded> parameters() const { return trained_.parameters(); }
 
  private:
   std::vector<Bounded> GradientOf(std::span<const double> x,
-                                  std::span<const double> dy,
-                                  std::span<const double> parameters) const;
+                                  std::span<const double> dy) const;
 
   TrainedTransformerConfig config_;
-  OptimizerReference optimizer_;
-  std::vector<double> moved_;  // By each parameter, all steps added up.
-  std::vector<Bounded> gradient_;
+  TrainedParameters trained_;
 };
 
 }  // namespace shardproof
