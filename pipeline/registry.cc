@@ -39,6 +39,11 @@ StatusOr<Schedule> BuildSchedule(std::string_view name,
         "1",
         name, shape.ranks, shape.micro_batches, shape.chunks);
   }
+  // Not a number is neither.
+  if (!(shape.memory_limit >= 0)) {
+    return InvalidArgument("{} with a memory limit of {}: it is below 0", name,
+                           shape.memory_limit);
+  }
   if (shape.chunks > 1 && !info->takes_chunks) {
     return InvalidArgument("{} has one chunk on each rank, not {}", name,
                            shape.chunks);

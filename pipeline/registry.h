@@ -30,6 +30,8 @@ struct ScheduleInfo {
   // the other.
   bool bubble_within = false;
   std::function<double(const ScheduleShape&, const StageCosts&, int rank)> peak;
+  // Bubble and peak are not what they are, but the most that they can be.
+  bool at_most = false;
   std::function<int64_t(const ScheduleShape&)> messages;
 };
 
@@ -38,7 +40,7 @@ const std::vector<ScheduleInfo>& Schedules();
 // Null where there is none.
 const ScheduleInfo* FindSchedule(std::string_view name);
 // kInvalidArgument for a name that there is not, with those that there are, for
-// sizes below 1, and for what the builder refuses.
+// sizes below 1, a limit below 0, and for what the builder refuses.
 StatusOr<Schedule> BuildSchedule(std::string_view name,
                                  const ScheduleShape& shape);
 

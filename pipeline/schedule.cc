@@ -25,12 +25,35 @@ std::string Schedule::Text(const Action& action) const {
   return several ? fmt::format("{}.{}", name, action.chunk) : name;
 }
 
+double StageCosts::Of(ActionKind kind) const {
+  switch (kind) {
+    case ActionKind::kForward:
+      return forward;
+    case ActionKind::kBackward:
+      return input + weight;
+    case ActionKind::kInput:
+      return input;
+    case ActionKind::kWeight:
+      return weight;
+  }
+  return 0;
+}
+
 std::vector<Place> LoopingStages(int ranks, int chunks) {
   std::vector<Place> stages;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     for (int rank = 0; rank < ranks; ++rank) stages.push_back({rank, chunk});
   }
   return stages;
+}
+
+std::vector<std::vector<Place>> OppositeStages(int ranks) {
+  std::vector<std::vector<Place>> pipelines(2);
+  for (int rank = 0; rank < ranks; ++rank) {
+    pipelines[0].push_back({rank, 0});
+    pipelines[1].push_back({ranks - 1 - rank, 1});
+  }
+  return pipelines;
 }
 
 }  // namespace shardproof

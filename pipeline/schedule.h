@@ -91,15 +91,35 @@ struct Schedule {
   std::string Text(const Action& action) const;
 };
 
+// Of all chunks of a rank together, for one micro-batch. Not negative.
+struct StageCosts {
+  double forward = 1;
+  double input = 1;  // B takes both.
+  double weight = 1;
+  double latency = 0;  // Of a message between ranks.
+  // What is held from F to B or I, and from I to W.
+  double held_to_input = 1;
+  double held_to_weight = 1;
+
+  double Of(ActionKind kind) const;
+};
+
 // What a builder is asked for.
 struct ScheduleShape {
   int ranks = 1;
   int micro_batches = 1;
   int chunks = 1;  // Of each rank, where the schedule takes several.
+  // For schedules that are searched for: the most that a rank may hold, in the
+  // unit of the costs (0: p micro-batches, as 1F1B), and what actions cost.
+  double memory_limit = 0;
+  StageCosts costs = {};
 };
 
 // Stage s on rank s mod p, chunk s / p.
 std::vector<Place> LoopingStages(int ranks, int chunks);
+// Two pipelines that meet: stage s on rank s, chunk 0, and on rank p - 1 - s,
+// chunk 1.
+std::vector<std::vector<Place>> OppositeStages(int ranks);
 
 }  // namespace shardproof
 

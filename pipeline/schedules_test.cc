@@ -19,6 +19,22 @@
 namespace shardproof {
 namespace {
 
+// How many of EverySchedule can be built, from what each refuses: none is left
+// out unseen.
+const std::map<std::string, int> kBuilt = {{"breadth_first", 3360},
+                                           {"chimera", 85},
+                                           {"dualpipe", 192},
+                                           {"dualpipe_v", 705},
+                                           {"eager_1f1b", 840},
+                                           {"gpipe", 840},
+                                           {"interleaved", 588},
+                                           {"naive", 840},
+                                           {"one_f_one_b", 840},
+                                           {"zb_auto", 840},
+                                           {"zb_h1", 840},
+                                           {"zb_h2", 720},
+                                           {"zb_v", 705}};
+
 // Calls f(info, shape, schedule) for all that can be built: ranks 2 .. 16,
 // micro-batches p .. 64, chunks 1 .. 4.
 template <class F>
@@ -40,7 +56,7 @@ void EverySchedule(const F& f) {
         }
       }
     }
-    EXPECT_GT(built, 500) << info.name;
+    EXPECT_EQ(built, kBuilt.at(info.name)) << info.name;
   }
 }
 
@@ -48,8 +64,8 @@ TEST(Schedules, AreThere) {
   std::string names;
   for (const ScheduleInfo& info : Schedules()) names += info.name + " ";
   EXPECT_EQ(names,
-            "breadth_first dualpipe_v eager_1f1b gpipe interleaved naive "
-            "one_f_one_b zb_h1 zb_h2 zb_v ");
+            "breadth_first chimera dualpipe dualpipe_v eager_1f1b gpipe "
+            "interleaved naive one_f_one_b zb_auto zb_h1 zb_h2 zb_v ");
 }
 
 // With unit costs and what an I leaves half of: bubbles, memory and messages are
@@ -63,10 +79,15 @@ TEST(Schedules, AreWhatTheirFormulasSay) {
     for (int rank = 0; rank < shape.ranks; ++rank) {
       const double idle =
           info.bubble_within ? s->IdleWithin(rank) : s->Idle(rank);
+      const double bubble = info.bubble(shape, costs);
+      const double held = s->peak[static_cast<size_t>(rank)];
+      const double peak = info.peak(shape, costs, rank);
       // A quarter has no rounding in binary, a third of a stage has.
-      EXPECT_NEAR(idle, info.bubble(shape, costs), 1e-9);
-      EXPECT_NEAR(s->peak[static_cast<size_t>(rank)],
-                  info.peak(shape, costs, rank), 1e-9);
+      EXPECT_LE(idle, bubble + 1e-9);
+      EXPECT_LE(held, peak + 1e-9);
+      if (info.at_most) continue;
+      EXPECT_GE(idle, bubble - 1e-9);
+      EXPECT_GE(held, peak - 1e-9);
     }
     EXPECT_EQ(s->messages, info.messages(shape));
   });
@@ -82,14 +103,39 @@ TEST(Schedules, RunWithMessagesThatDoNotBlock) {
   });
 }
 
+// Chimera's bubble is known for all costs: F may take as long as the whole B,
+// less or more.
+TEST(Schedules, ChimeraIsWhatItsFormulaSaysForAllCosts) {
+  const ScheduleInfo& chimera = *FindSchedule("chimera");
+  for (const int p : {2, 4, 6, 8, 16}) {
+    for (int m = p; m <= 4 * p; m += p) {
+      const Schedule schedule = *BuildSchedule("chimera", {p, m});
+      for (const StageCosts& costs :
+           {StageCosts{2, 1, 1}, {1, 1, 1}, {1, 2, 1}, {4, 1, 1}, {8, 7, 5}}) {
+        const auto s = Simulate(schedule, costs);
+        ASSERT_TRUE(s.ok()) << s.status().ToString();
+        for (int rank = 0; rank < p; ++rank) {
+          EXPECT_EQ(s->Idle(rank), chimera.bubble({p, m}, costs));
+        }
+        // The fraction of the paper is that of F = B.
+        if (costs.forward != costs.input + costs.weight) continue;
+        EXPECT_DOUBLE_EQ(s->Idle(0) / s->makespan,
+                         (p - 2.0) / (2.0 * m + p - 2));
+      }
+    }
+  }
+}
+
 // Which of them run where sends wait for their receiver.
 TEST(Schedules, RunOrDeadlockWithMessagesThatWait) {
   const std::map<std::string, std::pair<bool, bool>> runs = {
       {"breadth_first", {true, true}}, {"eager_1f1b", {true, false}},
       {"gpipe", {true, true}},         {"interleaved", {true, false}},
       {"dualpipe_v", {false, false}},  {"zb_v", {false, false}},
-      {"naive", {true, true}},         {"one_f_one_b", {true, false}},
-      {"zb_h1", {true, false}},        {"zb_h2", {false, false}}};
+      {"dualpipe", {false, false}},    {"chimera", {true, false}},
+      {"zb_auto", {true, false}},      {"naive", {true, true}},
+      {"one_f_one_b", {true, false}},  {"zb_h1", {true, false}},
+      {"zb_h2", {false, false}}};
   for (const ScheduleInfo& info : Schedules()) {
     const Schedule schedule = *BuildSchedule(info.name, {4, 8, 1});
     const auto [grouped, blocking] = runs.at(info.name);
@@ -121,6 +167,25 @@ TEST(Schedules, RefuseWhatTheyCannotBeMadeFor) {
             "interleaved needs a multiple of 4 micro-batches, not 6");
   EXPECT_EQ(refusal("zb_h2", {4, 6, 1}),
             "zb_h2 needs 7 micro-batches for 4 ranks, not 6");
+  EXPECT_EQ(refusal("chimera", {3, 6}),
+            "chimera needs an even number of ranks, not 3");
+  EXPECT_EQ(refusal("chimera", {4, 6}),
+            "chimera needs a multiple of 4 micro-batches, not 6");
+  EXPECT_EQ(refusal("dualpipe", {3, 6}),
+            "dualpipe needs an even number of ranks, not 3");
+  for (const int m : {6, 9}) {
+    EXPECT_EQ(
+        refusal("dualpipe", {4, m}),
+        "dualpipe needs an even number of micro-batches, at least 8 for 4 "
+        "ranks, not " +
+            std::to_string(m));
+  }
+  EXPECT_EQ(refusal("dualpipe_v", {4, 7}),
+            "dualpipe_v needs 8 micro-batches for 4 ranks, not 7");
+  EXPECT_EQ(refusal("zb_auto", {4, 8, 1, 0.5}),
+            "zb_auto needs memory for a micro-batch, 1, not 0.5");
+  EXPECT_EQ(refusal("gpipe", {4, 8, 1, -1}),
+            "gpipe with a memory limit of -1: it is below 0");
 }
 
 // --- Validator ---------------------------------------------------------------
@@ -190,9 +255,11 @@ TEST(Validator, AgreesWithTheSimulatorOnBrokenSchedules) {
   for (int round = 0; round < 4000; ++round) {
     const ScheduleInfo& info = Schedules()[below(Schedules().size())];
     const int p = 2 + static_cast<int>(below(3));
-    Schedule s = *BuildSchedule(
+    auto built = BuildSchedule(
         info.name,
         {p, 2 * p, info.takes_chunks ? 1 + static_cast<int>(below(2)) : 1});
+    if (!built.ok()) continue;  // For an even number of ranks only.
+    Schedule& s = *built;
     std::vector<Action>& actions = s.actions[below(s.actions.size())];
     const size_t i = below(actions.size()), j = below(actions.size());
     switch (below(4)) {
@@ -244,7 +311,12 @@ TEST(ScheduleCsv, ThereAndBackAgain) {
     const Schedule s =
         *BuildSchedule(info.name, {4, 8, info.takes_chunks ? 2 : 1});
     const auto text = ToCsv(s);
-    ASSERT_TRUE(text.ok());
+    if (s.pipelines.size() > 1) {
+      EXPECT_EQ(text.status().message(),
+                s.name + " has 2 pipelines; such a table has one");
+      continue;
+    }
+    ASSERT_TRUE(text.ok()) << text.status().ToString();
     const auto back = FromCsv(*text, s.name);
     ASSERT_TRUE(back.ok()) << back.status().ToString();
     EXPECT_EQ(back->actions, s.actions);

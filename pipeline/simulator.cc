@@ -156,20 +156,6 @@ class Run {
 
 }  // namespace
 
-double StageCosts::Of(ActionKind kind) const {
-  switch (kind) {
-    case ActionKind::kForward:
-      return forward;
-    case ActionKind::kBackward:
-      return input + weight;
-    case ActionKind::kInput:
-      return input;
-    case ActionKind::kWeight:
-      return weight;
-  }
-  return 0;
-}
-
 double Simulation::IdleWithin(int rank) const {
   const auto r = static_cast<size_t>(rank);
   if (times[r].empty()) return 0;

@@ -24,19 +24,6 @@
 
 namespace shardproof {
 
-// Of all chunks of a rank together, for one micro-batch. Not negative.
-struct StageCosts {
-  double forward = 1;
-  double input = 1;  // B takes both.
-  double weight = 1;
-  double latency = 0;  // Of a message between ranks.
-  // What is held from F to B or I, and from I to W.
-  double held_to_input = 1;
-  double held_to_weight = 1;
-
-  double Of(ActionKind kind) const;
-};
-
 struct TimeSpan {
   double start = 0;
   double end = 0;

@@ -185,9 +185,16 @@ expect 'pipeline draw' 0 'idle 11.1 % of the time of all ranks' \
 if ! python3 -c 'import xml.dom.minidom, sys; xml.dom.minidom.parse(sys.argv[1])' zb.svg; then
   fail 'pipeline draw: zb.svg is no XML'
 fi
+expect 'pipeline draw: a limit' 0 'a rank holds .* to 7 activations' \
+  "$shardproof" pipeline draw --schedule zb_auto --stages 4 --microbatches 8 --memory-limit 7
+expect 'pipeline draw: over the limit' 2 'zb_h2: rank 0 holds 7, more than 4' \
+  "$shardproof" pipeline draw --schedule zb_h2 --stages 4 --microbatches 8 --memory-limit 4
+brief 'pipeline draw: over the limit'
 expect 'pipeline draw: table' 0 'wrote zb.csv' \
   "$shardproof" pipeline draw --schedule zb_h1 --stages 4 --microbatches 8 -o zb.csv
 expect 'pipeline check' 0 'grouped messages: runs' "$shardproof" pipeline check zb.csv
+expect 'pipeline check: over the limit' 2 'zb.csv: rank 0 holds 4, more than 3' \
+  "$shardproof" pipeline check zb.csv --memory-limit 3
 sed -i 's/1F3,//' zb.csv
 expect 'pipeline check: an action is missing' 5 'zb.csv: rank 1 never does F3, of stage 1' \
   "$shardproof" pipeline check zb.csv

@@ -77,6 +77,16 @@ StatusOr<std::string> FileOf(const Schedule& schedule, const Simulation& s,
   return InvalidArgument("{} ends neither in .svg nor in .csv", path);
 }
 
+Status CheckMemory(const Schedule& schedule, const Simulation& s,
+                   double limit) {
+  for (size_t rank = 0; limit > 0 && rank < s.peak.size(); ++rank) {
+    if (s.peak[rank] <= limit) continue;
+    return InvalidArgument("{}: rank {} holds {:.4g}, more than {:.4g}",
+                           schedule.name, rank, s.peak[rank], limit);
+  }
+  return OkStatus();
+}
+
 // The unit of a drawing: the shortest action.
 double UnitOf(const Schedule& schedule, const Simulation& s) {
   double unit = s.makespan;
@@ -92,10 +102,12 @@ Status Draw(const PipelineOptions& options) {
   SP_ASSIGN_OR_RETURN(
       const Schedule schedule,
       BuildSchedule(options.schedule,
-                    {options.stages, options.micro_batches, options.chunks}));
+                    {options.stages, options.micro_batches, options.chunks,
+                     options.memory_limit, options.costs}));
   SP_RETURN_IF_ERROR(ValidateSchedule(schedule, MessageSemantics::kBuffered));
   SP_ASSIGN_OR_RETURN(const Simulation simulation,
                       Simulate(schedule, options.costs));
+  SP_RETURN_IF_ERROR(CheckMemory(schedule, simulation, options.memory_limit));
   fmt::print("{}",
              DrawText(schedule, simulation, UnitOf(schedule, simulation)));
   PrintFacts(schedule, simulation);
@@ -117,6 +129,7 @@ Status Check(const PipelineOptions& options) {
   }
   SP_ASSIGN_OR_RETURN(const Simulation simulation,
                       Simulate(*schedule, options.costs));
+  SP_RETURN_IF_ERROR(CheckMemory(*schedule, simulation, options.memory_limit));
   fmt::print("{}",
              DrawText(*schedule, simulation, UnitOf(*schedule, simulation)));
   PrintFacts(*schedule, simulation);
@@ -134,6 +147,9 @@ void AddCosts(CLI::App& app, PipelineOptions& options) {
   cost("--weight", options.costs.weight,
        "Time of the backward pass of its weights (1)");
   cost("--latency", options.costs.latency, "Time of a message (0)");
+  cost("--memory-limit", options.memory_limit,
+       "The most that a rank may hold, in activations of a micro-batch; what "
+       "zb_auto is searched for with (0: no limit; zb_auto as many as ranks)");
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ struct PipelineOptions {
   int stages = 4;
   int micro_batches = 8;
   int chunks = 1;
+  double memory_limit = 0;  // 0: none, or what a search takes without.
   StageCosts costs;
   std::string output;  // .svg or .csv; empty: none.
   std::string file;    // To check.
