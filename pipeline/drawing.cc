@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace shardproof {
@@ -51,31 +52,56 @@ const char* Colour(ActionKind kind) {
 
 }  // namespace
 
+namespace {
+
+// Number i of a rank's actions and the next one, at the same time.
+bool IsDrawnTogether(const Schedule& schedule, const Simulation& simulation,
+                     int rank, size_t i) {
+  const std::vector<TimeSpan>& times =
+      simulation.times[static_cast<size_t>(rank)];
+  return schedule.IsPair(rank, i) && times[i + 1].start < times[i].end;
+}
+
+}  // namespace
+
 std::string DrawText(const Schedule& schedule, const Simulation& simulation,
                      double unit) {
-  size_t width = 1;
-  for (const std::vector<Action>& actions : schedule.actions) {
-    for (const Action& a : actions) {
-      width = std::max(width, schedule.Text(a).size() + 1);
-    }
-  }
   const auto column = [&](double time) {
     return static_cast<size_t>(std::llround(time / unit));
   };
-  std::string out;
+  struct Box {
+    size_t begin = 0, end = 0;
+    std::string text;
+  };
+  std::vector<std::vector<Box>> rows;
+  size_t width = 1;
   for (int rank = 0; rank < schedule.ranks(); ++rank) {
-    const auto r = static_cast<size_t>(rank);
+    const std::vector<Action>& actions =
+        schedule.actions[static_cast<size_t>(rank)];
+    std::vector<Box>& boxes = rows.emplace_back();
+    for (size_t i = 0; i < actions.size(); ++i) {
+      const TimeSpan& time = simulation.times[static_cast<size_t>(rank)][i];
+      Box box = {column(time.start), column(time.end),
+                 schedule.Text(actions[i])};
+      if (schedule.IsPair(rank, i)) box.text += "&";
+      if (IsDrawnTogether(schedule, simulation, rank, i)) {
+        box.text += schedule.Text(actions[++i]);
+      }
+      if (box.begin >= box.end) continue;  // Shorter than a column.
+      const size_t columns = box.end - box.begin;
+      width = std::max(width, (box.text.size() + columns) / columns);
+      boxes.push_back(std::move(box));
+    }
+  }
+  std::string out;
+  for (size_t rank = 0; rank < rows.size(); ++rank) {
     std::string row;
     for (size_t i = 0; i < column(simulation.makespan); ++i) {
       row += "." + std::string(width - 1, ' ');
     }
-    for (size_t i = 0; i < schedule.actions[r].size(); ++i) {
-      const TimeSpan& time = simulation.times[r][i];
-      const size_t begin = column(time.start), end = column(time.end);
-      if (begin >= end) continue;  // Shorter than a column.
-      std::string text = schedule.Text(schedule.actions[r][i]);
-      text.resize((end - begin) * width, ' ');
-      row.replace(begin * width, text.size(), text);
+    for (Box& box : rows[rank]) {
+      box.text.resize((box.end - box.begin) * width, ' ');
+      row.replace(box.begin * width, box.text.size(), box.text);
     }
     row.erase(row.find_last_not_of(' ') + 1);
     out += fmt::format("rank {:<3} {}\n", rank, row);
@@ -98,25 +124,31 @@ std::string DrawSvg(const Schedule& schedule, const Simulation& simulation) {
       schedule.micro_batches, simulation.makespan);
   for (int rank = 0; rank < schedule.ranks(); ++rank) {
     const auto r = static_cast<size_t>(rank);
-    const double y = kTop + kRow * rank;
-    out += fmt::format("<text x=\"8\" y=\"{:.1f}\">rank {}</text>\n", y + 19,
+    const double top = kTop + kRow * rank;
+    out += fmt::format("<text x=\"8\" y=\"{:.1f}\">rank {}</text>\n", top + 19,
                        rank);
     for (size_t i = 0; i < schedule.actions[r].size(); ++i) {
       const Action& action = schedule.actions[r][i];
       const TimeSpan& time = simulation.times[r][i];
       const double x = kLeft + kUnit * time.start;
       const double w = kUnit * (time.end - time.start);
+      // Of a pair, one above the other.
+      const bool first = IsDrawnTogether(schedule, simulation, rank, i);
+      const bool second =
+          i > 0 && IsDrawnTogether(schedule, simulation, rank, i - 1);
+      const double h = (first || second ? 0.5 : 1) * (kRow - 4);
+      const double y = top + 2 + (second ? h : 0);
       // Chunks in shades.
       const double shade = 1 - 0.25 * (action.chunk % 4);
       out += fmt::format(
           "<rect x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.1f}\" "
           "fill=\"{}\" fill-opacity=\"{:.2f}\" stroke=\"#333333\" "
           "stroke-width=\"0.5\"><title>{} {:.4g} to {:.4g}</title></rect>\n",
-          x, y + 2, w, kRow - 4, Colour(action.kind), shade,
-          schedule.Text(action), time.start, time.end);
+          x, y, w, h, Colour(action.kind), shade, schedule.Text(action),
+          time.start, time.end);
       out += fmt::format(
           "<text x=\"{:.2f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n",
-          x + w / 2, y + 19, action.micro_batch);
+          x + w / 2, y + h / 2 + 4, action.micro_batch);
     }
   }
   return out + "</svg>\n";

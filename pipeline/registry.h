@@ -24,7 +24,8 @@ struct ScheduleInfo {
   // A reason for what it cannot be made for, as kInvalidArgument.
   std::function<StatusOr<Schedule>(const ScheduleShape&)> build;
   // What the literature says, in the units of the costs and without latency:
-  // idle time of a rank, what it holds at most, and messages of all ranks.
+  // idle time of a rank (the most of any where pairs overlap), what it holds at
+  // most, and messages of all ranks.
   std::function<double(const ScheduleShape&, const StageCosts&)> bubble;
   // The bubble is that of a rank's own time (IdleWithin): ranks end one after
   // the other.

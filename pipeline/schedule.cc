@@ -11,6 +11,14 @@ char Letter(ActionKind kind) {
   return kLetters[static_cast<size_t>(kind)];
 }
 
+bool Schedule::IsPair(int rank, size_t i) const {
+  const std::vector<Action>& all = actions[static_cast<size_t>(rank)];
+  if (i + 1 >= all.size() || !all[i].with_next) return false;
+  const ActionKind first = all[i].kind, second = all[i + 1].kind;
+  return (first == ActionKind::kForward && second == ActionKind::kBackward) ||
+         (first == ActionKind::kBackward && second == ActionKind::kForward);
+}
+
 int Schedule::StageAt(int micro_batch, const Place& place) const {
   const std::vector<Place>& stages =
       pipelines[static_cast<size_t>(PipelineOf(micro_batch))];

@@ -34,7 +34,9 @@
 #ifndef SHARDPROOF_PIPELINE_SCHEDULE_H_
 #define SHARDPROOF_PIPELINE_SCHEDULE_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,6 +53,10 @@ struct Action {
   ActionKind kind = ActionKind::kForward;
   int micro_batch = 0;
   int chunk = 0;  // Of the rank.
+  // An F and a B, in any order, that can be computed together, so that one
+  // communicates while the other computes: the first of the two has it. Whoever
+  // ignores it does one after the other.
+  bool with_next = false;
 
   bool operator==(const Action&) const = default;
 };
@@ -85,6 +91,8 @@ struct Schedule {
     return pipelines[static_cast<size_t>(PipelineOf(micro_batch))]
                     [static_cast<size_t>(stage)];
   }
+  // Whether number i of a rank's actions and the next one are such a pair.
+  bool IsPair(int rank, size_t i) const;
   // The stage of its pipeline that is in a place; -1 where none is.
   int StageAt(int micro_batch, const Place& place) const;
   // "F3" or, of a rank with several chunks, "F3.1".
@@ -97,6 +105,9 @@ struct StageCosts {
   double input = 1;  // B takes both.
   double weight = 1;
   double latency = 0;  // Of a message between ranks.
+  // The F and B of a pair: they begin together, when what both need is there, and
+  // end together. Unset: one after the other, for the sum.
+  std::optional<double> overlapped = {};
   // What is held from F to B or I, and from I to W.
   double held_to_input = 1;
   double held_to_weight = 1;

@@ -20,6 +20,7 @@ struct Cell {
   int stage = 0;
   ActionKind kind = ActionKind::kForward;
   int micro_batch = 0;
+  bool with_next = false;
 };
 
 std::optional<int> Number(std::string_view& text) {
@@ -38,7 +39,10 @@ std::string_view Trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
 }
 
-std::optional<Cell> ParseCell(std::string_view text) {
+// What follows "(0F0;7B1)", in torch.distributed.pipelining.
+constexpr std::string_view kPair = "OVERLAP_F_B";
+
+std::optional<Cell> ParseAction(std::string_view text) {
   constexpr std::string_view kLetters = "FBIW";
   Cell cell;
   const std::optional<int> stage = Number(text);
@@ -49,6 +53,25 @@ std::optional<Cell> ParseCell(std::string_view text) {
   const std::optional<int> micro_batch = Number(text);
   if (!micro_batch || !text.empty()) return std::nullopt;
   return Cell{*stage, static_cast<ActionKind>(kind), *micro_batch};
+}
+
+// One action, or the two of a pair; none: not a cell.
+std::vector<Cell> ParseCell(std::string_view text) {
+  if (!text.starts_with('(')) {
+    const std::optional<Cell> action = ParseAction(text);
+    return action ? std::vector<Cell>{*action} : std::vector<Cell>{};
+  }
+  const size_t middle = text.find(';'), end = text.find(')');
+  if (middle == std::string_view::npos || end == std::string_view::npos ||
+      middle > end || Trimmed(text.substr(end + 1)) != kPair) {
+    return {};
+  }
+  std::optional<Cell> first = ParseAction(Trimmed(text.substr(1, middle - 1)));
+  const std::optional<Cell> second =
+      ParseAction(Trimmed(text.substr(middle + 1, end - middle - 1)));
+  if (!first || !second) return {};
+  first->with_next = true;
+  return {*first, *second};
 }
 
 // What comes before the next `separator`, which is taken away with it.
@@ -69,14 +92,15 @@ StatusOr<std::vector<std::vector<Cell>>> ParseRows(std::string_view text) {
     for (int number = 1; !row.empty(); ++number) {
       const std::string_view cell = Trimmed(Next(row, ','));
       if (cell.empty()) continue;
-      const std::optional<Cell> parsed = ParseCell(cell);
-      if (!parsed) {
-        return DataLoss(
-            "line {}, cell {}: \"{}\" is no stage, one of F, B, I, W, and "
-            "micro-batch",
-            line, number, cell.substr(0, 40));
+      const std::vector<Cell> parsed = ParseCell(cell);
+      if (parsed.empty()) {
+        return DataLoss("line {}, cell {}: \"{}\" is no {}", line, number,
+                        cell.substr(0, 40),
+                        cell.starts_with('(')
+                            ? "pair of actions, (0F1;1B0)OVERLAP_F_B"
+                            : "stage, one of F, B, I, W, and micro-batch");
       }
-      cells.push_back(*parsed);
+      cells.insert(cells.end(), parsed.begin(), parsed.end());
     }
   }
   return rows;
@@ -91,12 +115,23 @@ StatusOr<std::string> ToCsv(const Schedule& schedule) {
   }
   std::string out;
   for (int rank = 0; rank < schedule.ranks(); ++rank) {
-    const char* separator = "";
-    for (const Action& a : schedule.actions[static_cast<size_t>(rank)]) {
+    const std::vector<Action>& actions =
+        schedule.actions[static_cast<size_t>(rank)];
+    const auto text = [&](const Action& a) {
       const int stage = schedule.StageAt(a.micro_batch, {rank, a.chunk});
-      out += fmt::format("{}{}{}{}", separator, stage, Letter(a.kind),
-                         a.micro_batch);
+      return fmt::format("{}{}{}", stage, Letter(a.kind), a.micro_batch);
+    };
+    const char* separator = "";
+    for (size_t i = 0; i < actions.size(); ++i) {
+      out += separator;
       separator = ",";
+      if (schedule.IsPair(rank, i)) {
+        out += fmt::format("({};{}){}", text(actions[i]), text(actions[i + 1]),
+                           kPair);
+        ++i;
+      } else {
+        out += text(actions[i]);
+      }
     }
     out += "\n";
   }
@@ -136,7 +171,7 @@ StatusOr<Schedule> FromCsv(std::string_view text, std::string name) {
     for (const Cell& cell : rows[rank]) {
       schedule.actions[rank].push_back(
           {cell.kind, cell.micro_batch,
-           stages[static_cast<size_t>(cell.stage)].chunk});
+           stages[static_cast<size_t>(cell.stage)].chunk, cell.with_next});
     }
   }
   return schedule;

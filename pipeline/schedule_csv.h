@@ -3,9 +3,10 @@
 //     0F0,0F1,,0B0,0B1
 //     ,1F0,1B0,1F1,1B1
 //
-// each the stage, the letter of the kind (F, B, I, W) and the micro-batch. Empty
-// cells, which others write for idle time, mean nothing. This is the format of
-// torch.distributed.pipelining, but for its overlapped pairs.
+// each the stage, the letter of the kind (F, B, I, W) and the micro-batch; a pair,
+// which can be computed together, is (0F4;7B1)OVERLAP_F_B. Empty cells, which
+// others write for idle time, mean nothing. This is the format of
+// torch.distributed.pipelining.
 //
 // A stage is on the rank that has it; a rank's chunks are its stages in their
 // order. So only schedules of one pipeline can be written.
@@ -20,7 +21,8 @@
 
 namespace shardproof {
 
-// kInvalidArgument for a schedule of two pipelines.
+// kInvalidArgument for a schedule of two pipelines. What is marked as a pair and
+// is none is written as two actions.
 StatusOr<std::string> ToCsv(const Schedule& schedule);
 
 // kDataLoss, naming line and cell, for what is no action, for a stage on two

@@ -98,22 +98,38 @@ class Run {
     return there ? std::optional<double>(at) : std::nullopt;
   }
 
-  bool Try(int rank) {
-    const auto r = static_cast<size_t>(rank);
-    const Action& action = schedule_.actions[r][next_[r]];
+  // When number i of a rank's actions can begin for all the others.
+  std::optional<double> ThereAt(int rank, size_t i) {
+    const Action& action = schedule_.actions[static_cast<size_t>(rank)][i];
     const int stage =
         schedule_.StageAt(action.micro_batch, {rank, action.chunk});
-    if (stage < 0) return false;
-    const std::optional<double> there = ThereAt(rank, action, stage);
+    return stage < 0 ? std::nullopt : ThereAt(rank, action, stage);
+  }
+
+  bool Try(int rank) {
+    const auto r = static_cast<size_t>(rank);
+    const size_t i = next_[r];
+    const bool pair = costs_.overlapped && schedule_.IsPair(rank, i);
+    std::optional<double> there = ThereAt(rank, i);
     if (!there) return false;
+    if (pair) {
+      const std::optional<double> other = ThereAt(rank, i + 1);
+      if (!other) return false;
+      there = std::max(*there, *other);
+    }
     const double start = std::max(free_[r], *there);
-    const double took = costs_.Of(action.kind) / chunks_;
+    const double took =
+        (pair ? *costs_.overlapped : costs_.Of(schedule_.actions[r][i].kind)) /
+        chunks_;
     free_[r] = start + took;
     result_.busy[r] += took;
     result_.makespan = std::max(result_.makespan, free_[r]);
-    result_.times[r].push_back({start, free_[r]});
-    Finish(rank, action, stage);
-    ++next_[r];
+    for (; next_[r] < i + (pair ? 2 : 1); ++next_[r]) {
+      const Action& action = schedule_.actions[r][next_[r]];
+      result_.times[r].push_back({start, free_[r]});
+      Finish(rank, action,
+             schedule_.StageAt(action.micro_batch, {rank, action.chunk}));
+    }
     return true;
   }
 

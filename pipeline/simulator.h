@@ -7,7 +7,8 @@
 //                 its end, + latency where another rank did it)
 //     end   = start + duration
 //
-// with the durations of a whole rank's share of the model, a chunk taking an
+// or, where costs say how long a pair of F and B takes together, both of them at
+// once; with the durations of a whole rank's share of the model, a chunk taking an
 // equal part of them. Memory is counted in order: an F holds activations, from
 // its start, until the end of their B; an I makes of them what its W needs.
 //

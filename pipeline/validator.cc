@@ -87,6 +87,7 @@ class Inventory {
           s_.actions[static_cast<size_t>(rank)];
       for (size_t i = 0; i < actions.size(); ++i) {
         SP_RETURN_IF_ERROR(Add(rank, i, actions[i]));
+        SP_RETURN_IF_ERROR(CheckPair(rank, i));
       }
     }
     for (int m = 0; m < s_.micro_batches; ++m) {
@@ -124,6 +125,26 @@ class Inventory {
                              rank, i, s_.Text(action), *place);
     }
     place = i;
+    return OkStatus();
+  }
+
+  Status CheckPair(int rank, size_t i) const {
+    const std::vector<Action>& actions = s_.actions[static_cast<size_t>(rank)];
+    if (!actions[i].with_next) return OkStatus();
+    const std::string text = s_.Text(actions[i]);
+    if (i + 1 == actions.size()) {
+      return InvalidArgument("rank {}, action {}, {}: a pair without a second",
+                             rank, i, text);
+    }
+    const Action& next = actions[i + 1];
+    // All F of a micro-batch come before its B.
+    if (!s_.IsPair(rank, i) || next.with_next ||
+        next.micro_batch == actions[i].micro_batch) {
+      return InvalidArgument(
+          "rank {}, action {}, {}: it and {} are no F and B of two "
+          "micro-batches, which can be a pair",
+          rank, i, text, s_.Text(next));
+    }
     return OkStatus();
   }
 
@@ -209,8 +230,9 @@ struct End {
 
 class Run {
  public:
-  Run(const Schedule& s, MessageSemantics semantics)
-      : s_(s), semantics_(semantics) {}
+  // `together`: a pair receives all that it needs before it sends anything.
+  Run(const Schedule& s, MessageSemantics semantics, bool together)
+      : s_(s), semantics_(semantics), together_(together) {}
 
   Status ToTheEnd() {
     for (int rank = 0; rank < s_.ranks(); ++rank)
@@ -266,16 +288,22 @@ class Run {
       if (!group.empty()) groups.push_back(std::move(group));
       group = {};
     };
-    for (const Action& action : s_.actions[static_cast<size_t>(rank)]) {
+    const auto add = [&](const Action& action, bool sends) {
+      if (action.kind == ActionKind::kWeight) return;
       const int m = action.micro_batch;
       const int stage = s_.StageAt(m, {rank, action.chunk});
-      const bool forward = action.kind == ActionKind::kForward;
-      const bool sends = forward || action.kind != ActionKind::kWeight;
-      const int step = forward ? 1 : -1;
+      const int step = action.kind == ActionKind::kForward ? 1 : -1;
+      const int from = sends ? stage : stage - step;
+      Add(action.kind, m, from, from + step, sends, group);
+    };
+    const std::vector<Action>& actions = s_.actions[static_cast<size_t>(rank)];
+    size_t end = 0;
+    for (size_t begin = 0; begin < actions.size(); begin = end) {
+      end = begin + (together_ && s_.IsPair(rank, begin) ? 2 : 1);
       if (semantics_ != MessageSemantics::kGrouped) close();
-      if (sends) Add(action.kind, m, stage - step, stage, false, group);
+      for (size_t i = begin; i < end; ++i) add(actions[i], false);
       close();
-      if (sends) Add(action.kind, m, stage, stage + step, true, group);
+      for (size_t i = begin; i < end; ++i) add(actions[i], true);
     }
     close();
     return groups;
@@ -318,12 +346,13 @@ class Run {
         text += ", which";
       }
     }
-    return InvalidArgument("{}: a deadlock ({} messages)", text,
-                           Name(semantics_));
+    return InvalidArgument("{}: a deadlock ({} messages{})", text,
+                           Name(semantics_), together_ ? ", in pairs" : "");
   }
 
   const Schedule& s_;
   MessageSemantics semantics_;
+  bool together_;
   std::map<std::tuple<bool, int, int>, size_t> numbers_;
   std::vector<Message> messages_;
   std::vector<std::vector<Group>> groups_;  // Of each rank.
@@ -347,7 +376,13 @@ std::string_view Name(MessageSemantics semantics) {
 Status ValidateSchedule(const Schedule& schedule, MessageSemantics semantics) {
   SP_RETURN_IF_ERROR(CheckPlaces(schedule));
   SP_RETURN_IF_ERROR(Inventory(schedule).Check());
-  return Run(schedule, semantics).ToTheEnd();
+  SP_RETURN_IF_ERROR(Run(schedule, semantics, false).ToTheEnd());
+  bool pairs = false;
+  for (const std::vector<Action>& actions : schedule.actions) {
+    for (const Action& action : actions) pairs = pairs || action.with_next;
+  }
+  if (!pairs) return OkStatus();
+  return Run(schedule, MessageSemantics::kBuffered, true).ToTheEnd();
 }
 
 }  // namespace shardproof

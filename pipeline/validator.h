@@ -5,8 +5,10 @@
 //   * every stage of every pipeline has a place of its own, and every micro-batch
 //     has, at every stage of its pipeline, one F and one B, or one F, I and W, all
 //     on the rank where the stage is and in this order;
+//   * a pair, which can be computed together, is an F and a B of two micro-batches;
 //   * with messages that wait as `semantics` say, every rank comes to the end of
-//     its actions.
+//     its actions, one after the other; and with buffered messages also where a
+//     pair waits for all that it needs before it sends anything.
 //
 // Between ranks an F sends its output to the next stage, a B or I the gradient of
 // its input to the stage before; the receiver takes it right in front of the

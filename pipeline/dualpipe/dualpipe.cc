@@ -21,6 +21,12 @@ class Rank {
     Add(ActionKind::kInput, direction, backward_);
     waiting_.push_back(actions_.back());
   }
+  // F of a direction together with B of the other.
+  void Pair(size_t direction) {
+    F(direction);
+    actions_.back().with_next = true;
+    B(1 - direction);
+  }
   // The oldest that waits.
   void W() {
     Action oldest = waiting_.front();
@@ -58,15 +64,17 @@ void AddDualPipeActions(int i, int h, int each,
     rank.F(1);
   }
   for (int k = 0; k < each - 2 * h + i + 1; ++k) {
-    rank.F(0);
-    rank.B(1);
-    rank.F(1);
-    rank.B(0);
+    if (k == 0 && i == h - 1) {
+      rank.F(0);
+      rank.B(1);
+    } else {
+      rank.Pair(0);
+    }
+    rank.Pair(1);
   }
   for (int k = 0; k < h - i - 1; ++k) {
     rank.B(1);
-    rank.F(1);
-    rank.B(0);
+    rank.Pair(1);
   }
   // Weights wait from the middle on.
   for (int k = 0; k < 2 * (i + 1); ++k) {
@@ -82,6 +90,12 @@ void AddDualPipeActions(int i, int h, int each,
     rank.I(0);
   }
   for (int k = 0; k < i + 1; ++k) rank.W();
+}
+
+double DualPipeBubble(int h, const StageCosts& c) {
+  const double chunk = c.overlapped ? *c.overlapped + c.input - 2 * c.weight
+                                    : c.forward + c.input - c.weight;
+  return (h - 1) * chunk;
 }
 
 StatusOr<Schedule> DualPipeSchedule(const ScheduleShape& shape) {
@@ -125,7 +139,7 @@ const RegisterSchedule kDualPipe(
      .build = DualPipeSchedule,
      .bubble =
          [](const ScheduleShape& s, const StageCosts& c) {
-           return (s.ranks - 2) * (c.forward + c.input - c.weight) / 2;
+           return DualPipeBubble(s.ranks / 2, c);
          },
      .peak = [](const ScheduleShape& s, const StageCosts& c,
                 int) { return (s.ranks + 1) * c.held_to_input; },

@@ -33,7 +33,7 @@ const RegisterSchedule kDualPipeV(
      .build = DualPipeVSchedule,
      .bubble =
          [](const ScheduleShape& s, const StageCosts& c) {
-           return (s.ranks - 1) * (c.forward + c.input - c.weight) / 2;
+           return DualPipeBubble(s.ranks, c) / 2;
          },
      .peak = [](const ScheduleShape& s, const StageCosts& c,
                 int) { return (2 * s.ranks + 1) * c.held_to_input / 2; },

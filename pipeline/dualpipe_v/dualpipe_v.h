@@ -6,14 +6,14 @@
 // i does, B whole and W that of the oldest I that waits,
 //
 //     F0 x 2 (p - i - 1)         (F0 F1) x (i + 1)     (I1 W F1) x (p - i - 1)
-//     (F0 B1 F1 B0) x (m - 2p + i + 1)                 (B1 F1 B0) x (p - i - 1)
+//     (F0&B1 F1&B0) x (m - 2p + i + 1)                 (B1 F1&B0) x (p - i - 1)
 //     (B1 B0) x (i + 1), I in the place of B from the middle on
 //     (W I0) x (p - i - 1)       W x (i + 1)
 //
-// A rank holds 2p + 1 chunks. The literature gives the bubble (p - 1)(F&B + B -
-// 3W) chunks, F&B the time of a pair that overlaps; here an action of a pair
-// follows the other, whose output has left by then, and it is (p - 1)(F + B - W)
-// with equal costs, B that of inputs. For at least 2p micro-batches.
+// & being pairs, but for the first on the last rank. A rank holds 2p + 1 chunks.
+// The bubble is that of DualPipe on 2p ranks, of chunks: (p - 1)(F&B + B - 3W), and
+// (p - 1)(F + I - W) one after the other; dualpipe.h says where. For at least 2p
+// micro-batches.
 //
 // Sources: DeepSeek-AI, DeepSeek-V3, arXiv:2412.19437, section 3.2.1; Qi et al.,
 // DualPipe could be better without the Dual (2025).

@@ -190,6 +190,10 @@ expect 'pipeline draw: a limit' 0 'a rank holds .* to 7 activations' \
 expect 'pipeline draw: over the limit' 2 'zb_h2: rank 0 holds 7, more than 4' \
   "$shardproof" pipeline draw --schedule zb_h2 --stages 4 --microbatches 8 --memory-limit 4
 brief 'pipeline draw: over the limit'
+expect 'pipeline draw: pairs' 0 '^rank 0 .* F3.0&B5.1 .*' \
+  "$shardproof" pipeline draw --schedule dualpipe --stages 4 --microbatches 8 --overlapped 2
+expect 'pipeline draw: two pipelines are no table' 2 'dualpipe has 2 pipelines' \
+  "$shardproof" pipeline draw --schedule dualpipe --stages 4 --microbatches 8 -o dual.csv
 expect 'pipeline draw: table' 0 'wrote zb.csv' \
   "$shardproof" pipeline draw --schedule zb_h1 --stages 4 --microbatches 8 -o zb.csv
 expect 'pipeline check' 0 'grouped messages: runs' "$shardproof" pipeline check zb.csv

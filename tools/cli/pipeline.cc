@@ -147,6 +147,10 @@ void AddCosts(CLI::App& app, PipelineOptions& options) {
   cost("--weight", options.costs.weight,
        "Time of the backward pass of its weights (1)");
   cost("--latency", options.costs.latency, "Time of a message (0)");
+  app.add_option("--overlapped", options.costs.overlapped,
+                 "Time of the forward and the backward pass of a pair at once "
+                 "(default: one after the other)")
+      ->check(CLI::NonNegativeNumber);
   cost("--memory-limit", options.memory_limit,
        "The most that a rank may hold, in activations of a micro-batch; what "
        "zb_auto is searched for with (0: no limit; zb_auto as many as ranks)");
