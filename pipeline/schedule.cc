@@ -55,6 +55,13 @@ std::vector<Place> LoopingStages(int ranks, int chunks) {
   return stages;
 }
 
+std::vector<Place> VStages(int ranks) {
+  std::vector<Place> stages;
+  for (int rank = 0; rank < ranks; ++rank) stages.push_back({rank, 0});
+  for (int rank = ranks - 1; rank >= 0; --rank) stages.push_back({rank, 1});
+  return stages;
+}
+
 std::vector<std::vector<Place>> OppositeStages(int ranks) {
   std::vector<std::vector<Place>> pipelines(2);
   for (int rank = 0; rank < ranks; ++rank) {

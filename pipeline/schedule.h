@@ -128,6 +128,9 @@ struct ScheduleShape {
 
 // Stage s on rank s mod p, chunk s / p.
 std::vector<Place> LoopingStages(int ranks, int chunks);
+// Down the ranks and back up: stage s < p on rank s, chunk 0, stage s >= p on rank
+// 2p - 1 - s, chunk 1.
+std::vector<Place> VStages(int ranks);
 // Two pipelines that meet: stage s on rank s, chunk 0, and on rank p - 1 - s,
 // chunk 1.
 std::vector<std::vector<Place>> OppositeStages(int ranks);

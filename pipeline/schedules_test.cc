@@ -183,6 +183,12 @@ TEST(Schedules, RunOrDeadlockWithMessagesThatWait) {
                 .message(),
             "rank 0 sends F1 to rank 1, which sends B0 to rank 0: a deadlock "
             "(blocking messages)");
+  // Named after what made them.
+  EXPECT_EQ(ValidateSchedule(*BuildSchedule("zb_h1", {2, 2, 1}),
+                             MessageSemantics::kBlocking)
+                .message(),
+            "rank 0 sends F1 to rank 1, which sends I0 to rank 0: a deadlock "
+            "(blocking messages)");
 }
 
 TEST(Schedules, RefuseWhatTheyCannotBeMadeFor) {

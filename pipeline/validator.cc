@@ -216,7 +216,7 @@ class Inventory {
 
 struct Message {
   int from = 0, to = 0;
-  std::string what;                     // "F1": what made it.
+  std::string what = {};                // "F1": what made it.
   bool sent = false, received = false;  // Its ends are there.
 
   bool met() const { return sent && received; }
@@ -260,25 +260,27 @@ class Run {
   using Group = std::vector<End>;
 
   // The number of the message from stage `from` to stage `to`.
-  size_t MessageOf(ActionKind kind, int m, int from, int to) {
-    const bool forward = kind == ActionKind::kForward;
+  size_t MessageOf(bool forward, int m, int from, int to) {
     const auto [at, fresh] =
         numbers_.try_emplace({forward, m, from}, messages_.size());
     if (fresh) {
-      const Place& sender = s_.PlaceOf(m, from);
-      messages_.push_back({.from = sender.rank,
-                           .to = s_.PlaceOf(m, to).rank,
-                           .what = s_.Text({forward ? ActionKind::kForward
-                                                    : ActionKind::kBackward,
-                                            m, sender.chunk})});
+      messages_.push_back(
+          {.from = s_.PlaceOf(m, from).rank, .to = s_.PlaceOf(m, to).rank});
     }
     return at->second;
   }
 
-  void Add(ActionKind kind, int m, int from, int to, bool sends, Group& group) {
+  // What an action receives or sends, if it does.
+  void Add(const Action& action, int stage, bool sends, Group& group) {
+    if (action.kind == ActionKind::kWeight) return;
+    const bool forward = action.kind == ActionKind::kForward;
+    const int m = action.micro_batch, step = forward ? 1 : -1;
+    const int from = sends ? stage : stage - step, to = from + step;
     if (from < 0 || to < 0 || from >= s_.stages() || to >= s_.stages()) return;
     if (s_.PlaceOf(m, from).rank == s_.PlaceOf(m, to).rank) return;
-    group.push_back({MessageOf(kind, m, from, to), sends});
+    const size_t message = MessageOf(forward, m, from, to);
+    if (sends) messages_[message].what = s_.Text(action);
+    group.push_back({message, sends});
   }
 
   std::vector<Group> GroupsOf(int rank) {
@@ -288,13 +290,8 @@ class Run {
       if (!group.empty()) groups.push_back(std::move(group));
       group = {};
     };
-    const auto add = [&](const Action& action, bool sends) {
-      if (action.kind == ActionKind::kWeight) return;
-      const int m = action.micro_batch;
-      const int stage = s_.StageAt(m, {rank, action.chunk});
-      const int step = action.kind == ActionKind::kForward ? 1 : -1;
-      const int from = sends ? stage : stage - step;
-      Add(action.kind, m, from, from + step, sends, group);
+    const auto add = [&](const Action& a, bool sends) {
+      Add(a, s_.StageAt(a.micro_batch, {rank, a.chunk}), sends, group);
     };
     const std::vector<Action>& actions = s_.actions[static_cast<size_t>(rank)];
     size_t end = 0;

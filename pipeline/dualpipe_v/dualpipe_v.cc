@@ -13,10 +13,7 @@ StatusOr<Schedule> DualPipeVSchedule(const ScheduleShape& shape) {
         shape.micro_batches);
   }
   Schedule schedule = EmptySchedule("dualpipe_v", shape);
-  std::vector<Place>& stages = schedule.pipelines[0];
-  stages.clear();
-  for (int rank = 0; rank < p; ++rank) stages.push_back({rank, 0});
-  for (int rank = p - 1; rank >= 0; --rank) stages.push_back({rank, 1});
+  schedule.pipelines = {VStages(p)};
   for (int rank = 0; rank < p; ++rank) {
     AddDualPipeActions(rank, p, shape.micro_batches, {Direction{0}, {1}},
                        schedule.actions[static_cast<size_t>(rank)]);

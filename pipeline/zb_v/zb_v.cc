@@ -70,10 +70,7 @@ StatusOr<Schedule> ZbVSchedule(const ScheduleShape& shape) {
                            2 * p, p, shape.micro_batches);
   }
   Schedule schedule = EmptySchedule("zb_v", shape);
-  std::vector<Place>& stages = schedule.pipelines[0];
-  stages.clear();
-  for (int rank = 0; rank < p; ++rank) stages.push_back({rank, 0});
-  for (int rank = p - 1; rank >= 0; --rank) stages.push_back({rank, 1});
+  schedule.pipelines = {VStages(p)};
   for (int rank = 0; rank < p; ++rank) {
     Build(shape, rank, Rank(schedule.actions[static_cast<size_t>(rank)]));
   }
