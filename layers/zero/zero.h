@@ -52,11 +52,10 @@
 #ifndef SHARDPROOF_LAYERS_ZERO_ZERO_H_
 #define SHARDPROOF_LAYERS_ZERO_ZERO_H_
 
-#include <array>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "collectives/chunks.h"
@@ -65,6 +64,7 @@
 #include "collectives/traffic.h"
 #include "layers/optimizer/optimizer.h"
 #include "layers/tensor_parallel/collective_family.h"
+#include "layers/zero/sharded_parameters.h"
 #include "reference/status.h"
 
 namespace shardproof {
@@ -89,14 +89,6 @@ struct ZeroConfig {
   int micro_batches = 1;             // Per rank and step.
   bool overlap = true;
   ParallelOptimizerConfig optimizer = {};
-};
-
-// Ranks with the same parts of different copies are each other's replicas: rank
-// i of `shard` has the same i in every group that `replica` connects. An invalid
-// replica: one copy.
-struct ZeroGroups {
-  Communicator shard;
-  Communicator replica = {};
 };
 
 // Bytes held by one rank, counted where they are allocated.
@@ -132,63 +124,30 @@ class Zero {
   Status Step(ZeroModel& model, double factor = 1);
 
   // The part of block `block` that this rank owns.
-  const Chunk& own(size_t block) const { return blocks_[block].own; }
+  const Chunk& own(size_t block) const { return sharded_.own(block); }
   // Own part: the parameters, and the gradients that the last step summed.
-  const void* own_parameters(size_t block) const;
-  const void* own_gradients(size_t block) const;
+  const void* own_parameters(size_t block) const {
+    return sharded_.own_parameters(block);
+  }
+  const void* own_gradients(size_t block) const {
+    return sharded_.own_gradients(block);
+  }
   // The whole block; null in stage 3.
-  const void* parameters(size_t block) const;
+  const void* parameters(size_t block) const {
+    return sharded_.parameters(block);
+  }
   const ParallelOptimizer& optimizer() const { return *optimizer_; }
   ZeroMemory memory() const;
 
  private:
-  struct Block {
-    int64_t count = 0;
-    int64_t begin = 0;      // In the whole model.
-    int64_t own_begin = 0;  // Among the parts that this rank owns.
-    Chunk own;
-    std::vector<int64_t> counts;  // Of each rank's part.
-  };
-
-  Zero(const ZeroConfig& config, const CollectiveFamily& collectives)
-      : config_(config), collectives_(collectives) {}
-  Status SetUp(const ZeroGroups& groups);
-  Status Allocate();
+  Zero(const ZeroConfig& config, ShardedParameters sharded)
+      : config_(config), sharded_(std::move(sharded)) {}
   Status RunPasses(ZeroModel& model);
-  // How many blocks' parameters a step asks for, and which is the `use`th.
-  int64_t Uses() const;
-  size_t BlockOfUse(int64_t use) const;
-  // The parameters of the block of that use, gathered; begins the next gather.
-  StatusOr<const void*> Acquire(int64_t use);
-  Status BeginGather(int64_t use);
-  // Where the gradients of a block are to be made, and their way from there.
-  StatusOr<void*> GradientsOf(size_t block);
-  Status Reduce(size_t index, bool first, bool last);
-  Status ReduceNow(const Block& block, const void* whole, bool first,
-                   bool last);
-  Status GatherParameters();
-  std::byte* OwnParameters(const Block& block) const;
-  std::byte* OwnGradients(const Block& block) const;
-
-  DType dtype() const { return config_.optimizer.dtype; }
-  DType gradient_dtype() const { return config_.optimizer.gradient_dtype; }
-  bool has_replicas() const { return replica_.valid() && replica_.size() > 1; }
 
   ZeroConfig config_;
-  CollectiveFamily collectives_;
-  Communicator shard_;
-  // Of the stream: duplicates with overlap.
-  Communicator queued_shard_, replica_;
-  std::vector<Block> blocks_;
-  int64_t count_ = 0, own_count_ = 0, largest_ = 0, largest_own_ = 0;
-  Buffer parameters_, gradients_;
-  std::array<Buffer, 2> gathered_, partial_;
-  std::array<Event, 2> gather_done_, partial_free_;
-  int turn_ = 0;    // Which partial buffer is next.
-  Buffer reduced_;  // A part, before it is added.
+  ShardedParameters sharded_;
   std::optional<ParallelOptimizer> optimizer_;
   std::vector<OptimizerMemory> step_memory_;
-  Stream stream_;  // Ended before anything that it works on.
 };
 
 // What one step sends: `shards` ranks to a copy, `replicas` copies. The family
