@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +15,8 @@
 #include "attention/ring/ring.h"
 #include "attention/testing/scheme_testing.h"
 #include "attention/ulysses/ulysses.h"
+#include "collectives/mesh.h"
+#include "layers/attention_block/attention_block.h"
 #include "layers/testing/allocations.h"
 #include "reference/compare.h"
 #include "reference/random.h"
@@ -129,23 +131,24 @@ struct RankHeads {
         lse(Accumulator(s.dtype), {s.sequences, s.heads, s.queries}) {}
 
   static ConstHeads In(const Placed& p) { return p.heads(); }
-  Status Forward(AttentionCore& core) {
-    return core.Forward(Stream::Inline(),
+  Status Forward(AttentionCore& core, const Stream& stream = Stream::Inline()) {
+    return core.Forward(stream,
                         {.q = In(q), .k = In(k), .v = In(v), .o = o.heads()});
   }
-  Status Backward(AttentionCore& core) {
-    return core.Backward(Stream::Inline(), {.q = In(q),
-                                            .k = In(k),
-                                            .v = In(v),
-                                            .o = In(o),
-                                            .d_o = In(d_o),
-                                            .dq = dq.heads(),
-                                            .dk = dk.heads(),
-                                            .dv = dv.heads()});
+  Status Backward(AttentionCore& core,
+                  const Stream& stream = Stream::Inline()) {
+    return core.Backward(stream, {.q = In(q),
+                                  .k = In(k),
+                                  .v = In(v),
+                                  .o = In(o),
+                                  .d_o = In(d_o),
+                                  .dq = dq.heads(),
+                                  .dk = dk.heads(),
+                                  .dv = dv.heads()});
   }
-  Status Both(AttentionCore& core) {
-    SP_RETURN_IF_ERROR(Forward(core));
-    return Backward(core);
+  Status Both(AttentionCore& core, const Stream& stream = Stream::Inline()) {
+    SP_RETURN_IF_ERROR(Forward(core, stream));
+    return Backward(core, stream);
   }
   // By a scheme itself; without gaps.
   template <class Scheme>
@@ -268,6 +271,25 @@ TEST(ContextParallelCore, CoresTakeTurnsOnACommunicator) {
   }
 }
 
+TEST(ContextParallelCore, RunsOnAStream) {
+  for (const ContextScheme scheme : kSchemes) {
+    const ContextParallelConfig context = {.scheme = scheme, .tokens = 17};
+    OnRanks(2, [&](const Communicator& comm) -> Status {
+      const AttentionShape shape = ShapeOn(context, 2, comm.rank());
+      SP_ASSIGN_OR_RETURN(const std::unique_ptr<AttentionCore> core,
+                          ContextParallelCore(comm, context)(shape));
+      RankHeads inline_run(shape, 3, comm.rank()),
+          queued(shape, 3, comm.rank());
+      SP_RETURN_IF_ERROR(inline_run.Both(*core));
+      SP_ASSIGN_OR_RETURN(const Stream stream, Stream::Create("core"));
+      SP_RETURN_IF_ERROR(queued.Both(*core, stream));
+      SP_RETURN_IF_ERROR(stream.Synchronize());
+      EXPECT_TRUE(queued.SameAs(inline_run)) << Name(scheme);
+      return OkStatus();
+    });
+  }
+}
+
 // --- Refusals ----------------------------------------------------------------
 
 // What every rank of three is told of a core like that of ShapeOn but for
@@ -328,6 +350,29 @@ TEST(ContextParallelCore, RefusesPartsOfSeveralGroups) {
     shape.heads_per_kv = 5;
     shape.first_in_group = 3;
   });
+}
+
+// Of six heads in two groups on four tensor-parallel ranks, those of rank 1 are
+// of both groups. The others could go on, and are told.
+TEST(ContextParallelCore, RefusesABlockOnEveryRankAlike) {
+  const std::string told = RefusalOnEveryRank(
+      8, StatusCode::kUnsupported,
+      [](const Communicator& world) -> StatusOr<ParallelAttention> {
+        SP_ASSIGN_OR_RETURN(const Mesh mesh,
+                            Mesh::Create(world, {{"tp", 4}, {"cp", 2}}));
+        return ParallelAttention::Create(
+            mesh.Along("tp"),
+            {.length = 4,
+             .hidden = 6,
+             .heads = 6,
+             .kv_heads = 2,
+             .head_dim = 4},
+            kAutoCollectives,
+            ContextParallelCore(mesh.Along("cp"), {.tokens = 8}));
+      });
+  EXPECT_NE(told.find("rank 1: rank 0: 2 heads from number 2 of a group of 3"),
+            std::string::npos)
+      << told;
 }
 
 TEST(ContextParallelCore, RefusesWhatTheSchemeRefuses) {
