@@ -4,11 +4,10 @@
 #include <cmath>
 #include <utility>
 
+#include "reference/cross_entropy_row.h"
 #include "reference/embedding.h"
 #include "reference/linear.h"
 #include "reference/norm.h"
-#include "reference/probe.h"
-#include "reference/random.h"
 
 namespace shardproof {
 namespace {
@@ -19,67 +18,6 @@ Tensor TensorOf(const Matrix& m) {
   for (const Bounded& v : m.values) *to++ = v.value;
   return out;
 }
-
-// The cross entropy of tokens, as an implementation rounds it.
-class CrossEntropyRow {
- public:
-  explicit CrossEntropyRow(const Arithmetic& a)
-      : u_(a.UAccumulate()), ulps_(a.function_ulps), store_(a.store) {}
-
-  // The loss of logits x; in their place, their gradient.
-  double Run(std::span<double> x, size_t target) const {
-    const double top = *std::max_element(x.begin(), x.end());
-    const double at_target = Round(x[target] - top);
-    Wide sum = 0, shifted = 0;
-    for (double& v : x) {
-      const double d = v - top;
-      const Wide e = Exponential(d);
-      v = static_cast<double>(e);
-      sum += e;
-      shifted += e * std::abs(d);
-    }
-    const double s =
-        Sum(static_cast<double>(sum), static_cast<double>(shifted), x.size());
-    const double inverse = Round(1 / s);
-    for (double& v : x) v = Round(v * inverse);
-    x[target] = Round(x[target] - 1);
-    for (double& v : x) v = Rounded({v}, store_).value;
-    return Round(Logarithm(s) - at_target);
-  }
-
- private:
-  using Wide = long double;
-
-  double Round(double x) const { return Rounded({x}, u_).value; }
-
-  Wide Exponential(double d) const {
-    if (!Probe::Active()) return std::exp(static_cast<Wide>(d));
-    const double moved =
-        Round(d) +
-        ulps_ * u_ * internal::ProbedFunction(d, u_, TensorId("entropy exp"));
-    return std::exp(static_cast<Wide>(moved));
-  }
-
-  // The sum of n exponentials. A rank has summed its own against a maximum of
-  // its own, and multiplied that by exp of the difference, which is rounded: an
-  // error of up to u |d| in each exponent, which the terms of a rank share.
-  double Sum(double s, double shifted, size_t n) const {
-    const double added =
-        Accumulated({s}, s, static_cast<int64_t>(n) + 1, u_ + kSlack).value;
-    const double rescaled = u_ * (shifted + (ulps_ + 1) * s);
-    return Accumulated({added}, rescaled, 1, 1).value;
-  }
-
-  double Logarithm(double s) const {
-    const double l = std::log(s);
-    if (!Probe::Active()) return l;
-    return l + ulps_ * u_ * std::abs(l) *
-                   internal::ProbedFunction(s, u_, TensorId("entropy log"));
-  }
-
-  double u_, ulps_;
-  DType store_;
-};
 
 }  // namespace
 
@@ -205,6 +143,8 @@ Status TrainedLanguageModelReference::Forward(Pass& pass) const {
 
 Status TrainedLanguageModelReference::Blocks(Tensor x, Pass& pass) const {
   const TrainedBlockConfig block = config_.block();
+  const double least_gap =
+      config_.least_gap * UnitRoundoff(Accumulator(config_.dtype));
   for (int l = 0; l < config_.blocks; ++l) {
     const auto begin = Find(pass, fmt::format("block{}_norm1_w", l));
     const auto at =
@@ -213,7 +153,7 @@ Status TrainedLanguageModelReference::Blocks(Tensor x, Pass& pass) const {
     SP_ASSIGN_OR_RETURN(x, pass.blocks.back().Forward(std::move(x)));
     const std::vector<double>& gaps = pass.blocks.back().gaps();
     const auto least = std::min_element(gaps.begin(), gaps.end());
-    if (least == gaps.end() || *least > config_.least_gap) continue;
+    if (least == gaps.end() || *least > least_gap) continue;
     return InvalidArgument(
         "block {}, token {}: which experts are chosen is not certain, their "
         "logits are only {:g} above another",
@@ -224,7 +164,7 @@ Status TrainedLanguageModelReference::Blocks(Tensor x, Pass& pass) const {
 }
 
 void TrainedLanguageModelReference::CrossEntropy(Pass& pass) const {
-  const CrossEntropyRow row(Arithmetic::For(config_.dtype));
+  const Arithmetic arithmetic = Arithmetic::For(config_.dtype);
   const auto columns = static_cast<size_t>(config_.vocabulary);
   double* logits = pass.dlogits.data<double>();
   long double losses = 0;
@@ -235,7 +175,7 @@ void TrainedLanguageModelReference::CrossEntropy(Pass& pass) const {
       std::fill(x.begin(), x.end(), 0.0);
       continue;
     }
-    losses += row.Run(x, static_cast<size_t>(target));
+    losses += CrossEntropyRow(x, static_cast<size_t>(target), arithmetic);
     ++pass.counted;
   }
   pass.losses = static_cast<double>(losses);
@@ -302,18 +242,23 @@ Status TrainedLanguageModelReference::Step(std::span<const int64_t> ids,
 
 double RoutingMargin(const TrainedLanguageModelReference& exact,
                      std::span<const TrainedLanguageModelReference> probed) {
-  double deviation = 0;
+  std::vector<double> squares(exact.gaps().size());
   for (const TrainedLanguageModelReference& probe : probed) {
     if (probe.choices() != exact.choices()) return 0;
-    for (size_t i = 0; i < exact.gaps().size(); ++i) {
-      if (std::isinf(exact.gaps()[i])) continue;
-      deviation =
-          std::max(deviation, std::abs(probe.gaps()[i] - exact.gaps()[i]));
+    for (size_t i = 0; i < squares.size(); ++i) {
+      const double d = probe.gaps()[i] - exact.gaps()[i];
+      squares[i] += d * d;
     }
   }
-  double least = HUGE_VAL;
-  for (const double gap : exact.gaps()) least = std::min(least, gap);
-  return least / deviation;
+  double margin = HUGE_VAL;
+  const auto probes = static_cast<double>(probed.size());
+  for (size_t i = 0; i < squares.size(); ++i) {
+    if (std::isinf(exact.gaps()[i])) continue;
+    // Written so that what is not a number is no margin.
+    const double own = exact.gaps()[i] / std::sqrt(squares[i] / probes);
+    if (!(own >= margin)) margin = own;
+  }
+  return margin;
 }
 
 }  // namespace shardproof

@@ -19,17 +19,10 @@
 //
 // Bounds: those of probes (probe.h) and no others; without, they are infinite.
 // What is made at random in a probe: all roundings of trained_block.h and
-// trained_parameters.h, of the embedding, the norm and the head; of the cross
-// entropy, whose vocabulary may be cut in any way,
+// trained_parameters.h, of the embedding, the norm and the head, and of
+// cross_entropy_row.h. The mean of losses is added in double and delivered in
+// the accumulator's type.
 //
-//     d_j = x_j - max x    one rounding of it in every exponent, and one for
-//                          the part of it by which a rank rescales its sum
-//     exp, log             their errors; one more exp for a rescaled sum
-//     S = sum of exp       as many roundings as there are terms, and one
-//     log S - d_target     both terms' and the difference's
-//     exp(d_j) / S - [j is the target]      1 / S, the product, the difference
-//
-// The mean of losses is added in double and delivered in the accumulator's type.
 // What may then be claimed: what probe.h says, first order in the roundings. In
 // f64 results here are rounded much as those under test are (with twice the
 // digits only in sums of products): what is compared has at most twice the
@@ -38,9 +31,9 @@
 // only, for the reason that trained_block.h gives.
 //
 // Mixtures of experts: a choice that roundings could change has no right answer,
-// and a probe that chooses otherwise would give deviations of another model. So
-// every choice must be clear by config.least_gap, in every evaluation, or Step
-// refuses; whether that is enough, RoutingMargin says.
+// and a probe that chooses otherwise has deviations of another model. So every
+// choice must be clear by config.least_gap, in every evaluation, or Step
+// refuses; whether that was enough for some inputs, RoutingMargin says.
 //
 //     TrainedLanguageModelReference r({.blocks = 2, .vocabulary = 29, ...},
 //                                     initial);
@@ -86,8 +79,9 @@ struct LanguageModelConfig {
   bool learned_positions = false;
   int64_t experts = 0;  // 0: mlps.
   int64_t top_k = 0;
-  // How clear a choice of experts must be, in logits.
-  double least_gap = 0x1p-14;
+  // How clear a choice of experts must be: by how many unit roundoffs of the
+  // accumulator the logits of what is chosen must exceed the others.
+  double least_gap = 256;
   DType dtype = DType::kF32;
   OptimizerSettings optimizer = {};
 
@@ -152,10 +146,10 @@ class TrainedLanguageModelReference {
   std::vector<double> gaps_;
 };
 
-// The smallest gap between chosen experts and others, over the largest deviation
-// of any gap in any probe; 0 where a probe chose otherwise. Thousands of gaps
-// make the largest of their deviations about 4 times the usual one, so a margin
-// of 3 is one of 12 deviations. Infinite without mixtures.
+// The smallest gap between chosen experts and others, each over its own
+// deviation, which probes estimate: no choice is in doubt if this exceeds
+// ProbedLambda(Lambda(exact.gaps().size()), probes). 0 where a probe chose
+// otherwise, infinite without mixtures.
 double RoutingMargin(const TrainedLanguageModelReference& exact,
                      std::span<const TrainedLanguageModelReference> probed);
 

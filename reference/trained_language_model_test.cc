@@ -389,15 +389,18 @@ TEST(RoutingMargin, TellsHowSureChoicesAre) {
   };
   const TrainedLanguageModelReference exact = evaluated(Initial(c));
   std::vector<TrainedLanguageModelReference> probed;
-  for (uint64_t k = 0; k < 4; ++k) {
+  constexpr int kProbes = 16;
+  for (uint64_t k = 0; k < kProbes; ++k) {
     const Probe probe(k);
     probed.push_back(evaluated(Initial(c)));
   }
   ASSERT_EQ(exact.gaps().size(), batch.ids.size() * 2);
   EXPECT_EQ(exact.choices().size(), 2 * exact.gaps().size());
+  const double lambda = Lambda(static_cast<double>(exact.gaps().size()));
   const double margin = RoutingMargin(exact, probed);
-  EXPECT_GT(margin, 100);
-  EXPECT_LT(margin, 1e7);
+  EXPECT_GT(margin, ProbedLambda(lambda, kProbes));
+  // Gaps are below 1, and logits are rounded.
+  EXPECT_LT(margin, 0x1p24);
 
   // Another router: the last of its three experts is what the first was.
   Doubles other = Initial(c);
@@ -410,10 +413,14 @@ TEST(RoutingMargin, TellsHowSureChoicesAre) {
   EXPECT_EQ(RoutingMargin(exact, probed), 0);
 
   // What is not clear enough is refused, and nothing is learned.
-  c.least_gap = 2 * *std::min_element(exact.gaps().begin(), exact.gaps().end());
+  const double least =
+      *std::min_element(exact.gaps().begin(), exact.gaps().end());
+  c.least_gap = 1.01 * least / UnitRoundoff(c.dtype);
   TrainedLanguageModelReference refusing(c, Initial(c));
   EXPECT_FALSE(refusing.Step(batch.ids, batch.targets).ok());
   EXPECT_EQ(Values(refusing.parameters()), Initial(c));
+  c.least_gap = 0.99 * least / UnitRoundoff(c.dtype);
+  evaluated(Initial(c));
 }
 
 }  // namespace
