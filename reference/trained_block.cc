@@ -22,13 +22,6 @@ Values ValuesOf(const Matrix& m) {
   return out;
 }
 
-Tensor TensorOf(const Matrix& m) {
-  Tensor out(DType::kF64, {static_cast<int64_t>(m.rows.size()), m.cols});
-  double* to = out.data<double>();
-  for (const Bounded& v : m.values) *to++ = v.value;
-  return out;
-}
-
 Matrix MatrixOf(int64_t cols, std::span<const double> values) {
   Matrix m;
   m.rows = AllRows(static_cast<int64_t>(values.size()) / cols);
@@ -101,6 +94,14 @@ std::vector<TrainedBlockParameter> TrainedBlockParameters(
 Tensor DoubleTensor(const Shape& shape, std::span<const double> values) {
   Tensor tensor(DType::kF64, shape);
   std::copy(values.begin(), values.end(), tensor.data<double>());
+  return tensor;
+}
+
+Tensor DoubleTensor(const Matrix& matrix) {
+  Tensor tensor(DType::kF64,
+                {static_cast<int64_t>(matrix.rows.size()), matrix.cols});
+  double* to = tensor.data<double>();
+  for (const Bounded& v : matrix.values) *to++ = v.value;
   return tensor;
 }
 
@@ -182,7 +183,7 @@ Matrix TrainedBlock::AttentionGradient(const Tensor& dy) {
   SetColumns(Turned(MatrixOf(queries, core.dq), true), 0, d_qkv);
   SetColumns(Turned(MatrixOf(keys, core.dk), true), queries, d_qkv);
   SetColumns(MatrixOf(keys, core.dv), queries + keys, d_qkv);
-  const Tensor d = TensorOf(d_qkv);
+  const Tensor d = DoubleTensor(d_qkv);
   Put("w_qkv", LinearWeightGrad(d.view(), normed1_.view(), local));
   if (Bias("b_qkv")) Put("b_qkv", LinearBiasGrad(d.view(), local));
   Put("w_out", LinearWeightGrad(dy.view(), o_.view(), local));
@@ -200,7 +201,7 @@ Matrix TrainedBlock::Mlp() {
   up_ = Boundless(
       LinearForward({normed2_.view(), View("w_up"), Bias("b_up")}, a_.mlp.up));
   const Tensor a =
-      TensorOf(internal::Activate(gated, gate_, up_, {}, a_.mlp.up).a);
+      DoubleTensor(internal::Activate(gated, gate_, up_, {}, a_.mlp.up).a);
   return LinearForward({a.view(), View("w_down"), Bias("b_down")}, a_.mlp.down);
 }
 
@@ -211,14 +212,14 @@ Matrix TrainedBlock::MlpGradient(const Tensor& dy) {
       Boundless(LinearInputGrad(dy.view(), View("w_down"), a_.mlp.da));
   const internal::Activated act =
       internal::Activate(gated, gate_, up_, da, a_.mlp.up);
-  const Tensor a = TensorOf(act.a), dz = TensorOf(act.dz);
+  const Tensor a = DoubleTensor(act.a), dz = DoubleTensor(act.dz);
   Put("w_up", LinearWeightGrad(dz.view(), normed2_.view(), a_.mlp.dw));
   if (Bias("b_up")) Put("b_up", LinearBiasGrad(dz.view(), a_.mlp.dw));
   Put("w_down", LinearWeightGrad(dy.view(), a.view(), a_.mlp.dw));
   if (Bias("b_down")) Put("b_down", LinearBiasGrad(dy.view(), a_.mlp.dw));
   Matrix dx = LinearInputGrad(dz.view(), View("w_up"), a_.mlp.dx);
   if (!gated) return dx;
-  const Tensor dg = TensorOf(act.dg);
+  const Tensor dg = DoubleTensor(act.dg);
   Put("w_gate", LinearWeightGrad(dg.view(), normed2_.view(), a_.mlp.dw));
   const Matrix more = LinearInputGrad(dg.view(), View("w_gate"), a_.mlp.dx);
   for (size_t i = 0; i < dx.values.size(); ++i) {
@@ -291,10 +292,10 @@ StatusOr<Matrix> TrainedBlock::MixtureGradient(const Tensor& dy) {
 StatusOr<Tensor> TrainedBlock::Forward(Tensor x) {
   const Arithmetic& stored = a_.norm.local;
   x_ = std::move(x);
-  normed1_ = TensorOf(
+  normed1_ = DoubleTensor(
       NormForward(ExactMatrix(x_.view()), Norm("norm1_w", "norm1_b"), stored));
   z_ = Sum(x_, Attention(), stored);
-  normed2_ = TensorOf(
+  normed2_ = DoubleTensor(
       NormForward(ExactMatrix(z_.view()), Norm("norm2_w", "norm2_b"), stored));
   if (config_.experts == 0) return Sum(z_, Mlp(), stored);
   SP_ASSIGN_OR_RETURN(const Matrix y, Mixture());
@@ -317,7 +318,7 @@ StatusOr<Tensor> TrainedBlock::Backward(const Tensor& dy,
   Put("norm2_w", norm2.dw);
   Put("norm2_b", norm2.db);
   const Matrix dz = Boundless(norm2.dx);
-  const Matrix d_normed1 = Boundless(AttentionGradient(TensorOf(dz)));
+  const Matrix d_normed1 = Boundless(AttentionGradient(DoubleTensor(dz)));
   const NormGradients norm1 =
       NormBackward(ExactMatrix(x_.view()), d_normed1, &dz,
                    Norm("norm1_w", "norm1_b"), a_.norm);
@@ -326,7 +327,7 @@ StatusOr<Tensor> TrainedBlock::Backward(const Tensor& dy,
   for (const TrainedBlockParameter& p : order_) {
     for (const double g : gradients_.at(p.name)) gradient.push_back({g});
   }
-  return TensorOf(norm1.dx);
+  return DoubleTensor(norm1.dx);
 }
 
 }  // namespace shardproof

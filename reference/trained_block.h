@@ -18,8 +18,8 @@
 //     w_down [experts, hidden, f]
 //
 // LayerNorm has a bias, SwiGLU a gate. What the way back needs of the way there
-// is kept; what a mixture's experts do is not. Each gradient has one more rounding,
-// since it may be divided.
+// is kept; what a mixture's experts do is not. Each gradient has one more
+// rounding, since it may be divided.
 //
 // f32 and f64 only: there a gradient that is summed in parts, micro-batch by
 // micro-batch and rank by rank, is stored as it is accumulated, so that parts
@@ -76,6 +76,8 @@ std::vector<TrainedBlockParameter> TrainedBlockParameters(
 
 // Numbers of any shape in double, as a tensor.
 Tensor DoubleTensor(const Shape& shape, std::span<const double> values);
+// The values of a matrix.
+Tensor DoubleTensor(const Matrix& matrix);
 
 class TrainedBlock {
  public:

@@ -10,16 +10,6 @@
 #include "reference/norm.h"
 
 namespace shardproof {
-namespace {
-
-Tensor TensorOf(const Matrix& m) {
-  Tensor out(DType::kF64, {static_cast<int64_t>(m.rows.size()), m.cols});
-  double* to = out.data<double>();
-  for (const Bounded& v : m.values) *to++ = v.value;
-  return out;
-}
-
-}  // namespace
 
 TrainedBlockConfig LanguageModelConfig::block() const {
   return {.length = length,
@@ -124,7 +114,7 @@ NormWeights TrainedLanguageModelReference::Norm(const Pass& pass) const {
 
 Status TrainedLanguageModelReference::Forward(Pass& pass) const {
   const Arithmetic arithmetic = Arithmetic::For(config_.dtype);
-  Tensor x = TensorOf(EmbeddingForward(*Find(pass, "table"), pass.ids));
+  Tensor x = DoubleTensor(EmbeddingForward(*Find(pass, "table"), pass.ids));
   if (const auto positions = Find(pass, "positions")) {
     const auto* const p = positions->as<double>();
     double* const to = x.data<double>();
@@ -134,10 +124,10 @@ Status TrainedLanguageModelReference::Forward(Pass& pass) const {
     }
   }
   SP_RETURN_IF_ERROR(Blocks(std::move(x), pass));
-  pass.z = TensorOf(
+  pass.z = DoubleTensor(
       NormForward(ExactMatrix(pass.last.view()), Norm(pass), arithmetic));
   pass.dlogits =
-      TensorOf(LinearForward({pass.z.view(), Head(pass)}, arithmetic));
+      DoubleTensor(LinearForward({pass.z.view(), Head(pass)}, arithmetic));
   return OkStatus();
 }
 
@@ -191,7 +181,7 @@ StatusOr<std::vector<Bounded>> TrainedLanguageModelReference::Backward(
   const NormGradients norm =
       NormBackward(ExactMatrix(pass.last.view()), dz, nullptr, Norm(pass),
                    NormArithmetic::For(config_.dtype));
-  Tensor dx = TensorOf(norm.dx);
+  Tensor dx = DoubleTensor(norm.dx);
   std::vector<std::vector<Bounded>> blocks(pass.blocks.size());
   for (size_t l = blocks.size(); l-- > 0;) {
     SP_ASSIGN_OR_RETURN(dx, pass.blocks[l].Backward(dx, blocks[l]));
