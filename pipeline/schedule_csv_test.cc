@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <string>
+#include <vector>
 
 #include "pipeline/registry.h"
 #include "pipeline/validator.h"
@@ -42,6 +44,30 @@ TEST(ScheduleCsv, ReadsWhatOthersWrite) {
   EXPECT_EQ(pair->actions[0][2],
             (Action{ActionKind::kForward, 2, 0, /*with_next=*/true}));
   EXPECT_EQ(*ToCsv(*pair), "0F0,0F1,(0F2;0B0)OVERLAP_F_B,0B1,0B2\n");
+}
+
+// A table without one of its actions, whichever it is, says which.
+TEST(ScheduleCsv, NamesTheActionThatIsMissing) {
+  for (const char* name : {"one_f_one_b", "zb_h1", "zb_v"}) {
+    const Schedule whole = *BuildSchedule(name, {3, 6, 1});
+    for (int rank = 0; rank < whole.ranks(); ++rank) {
+      const size_t count = whole.actions[static_cast<size_t>(rank)].size();
+      for (size_t i = 0; i < count; ++i) {
+        Schedule part = whole;
+        std::vector<Action>& actions = part.actions[static_cast<size_t>(rank)];
+        const Action missing = actions[i];
+        actions.erase(actions.begin() + static_cast<ptrdiff_t>(i));
+        const auto read = FromCsv(*ToCsv(part), name);
+        ASSERT_TRUE(read.ok()) << read.status().ToString();
+        EXPECT_EQ(
+            ValidateSchedule(*read, MessageSemantics::kBuffered).message(),
+            "rank " + std::to_string(rank) + " never does " +
+                whole.Text(missing) + ", of stage " +
+                std::to_string(
+                    whole.StageAt(missing.micro_batch, {rank, missing.chunk})));
+      }
+    }
+  }
 }
 
 TEST(ScheduleCsv, RefusesWhatIsNone) {

@@ -74,6 +74,7 @@ struct Found {
   }
 };
 
+// Goes through the actions of each rank in turn, for what a rank can know alone.
 class Inventory {
  public:
   explicit Inventory(const Schedule& s)
@@ -82,130 +83,171 @@ class Inventory {
                static_cast<size_t>(s.stages())) {}
 
   Status Check() {
+    for (int rank = 0; rank < s_.ranks(); ++rank) Find(rank);
     for (int rank = 0; rank < s_.ranks(); ++rank) {
-      const std::vector<Action>& actions =
-          s_.actions[static_cast<size_t>(rank)];
-      for (size_t i = 0; i < actions.size(); ++i) {
-        SP_RETURN_IF_ERROR(Add(rank, i, actions[i]));
+      const size_t count = s_.actions[static_cast<size_t>(rank)].size();
+      for (size_t i = 0; i < count; ++i) {
+        SP_RETURN_IF_ERROR(CheckItself(rank, i));
         SP_RETURN_IF_ERROR(CheckPair(rank, i));
+        SP_RETURN_IF_ERROR(CheckNeeds(rank, i));
       }
-    }
-    for (int m = 0; m < s_.micro_batches; ++m) {
-      for (int stage = 0; stage < s_.stages(); ++stage) {
-        SP_RETURN_IF_ERROR(CheckAll(m, stage));
-      }
-      for (int stage = 1; stage < s_.stages(); ++stage) {
-        SP_RETURN_IF_ERROR(CheckNeighbours(m, stage));
-      }
+      SP_RETURN_IF_ERROR(CheckAll(rank));
     }
     return OkStatus();
   }
 
  private:
   Found& At(int m, int stage) {
-    return found_[static_cast<size_t>(m * s_.stages() + stage)];
+    return found_[static_cast<size_t>(m) * static_cast<size_t>(s_.stages()) +
+                  static_cast<size_t>(stage)];
+  }
+  const Action& ActionAt(int rank, size_t i) const {
+    return s_.actions[static_cast<size_t>(rank)][i];
+  }
+  // -1: none that there is.
+  int StageOf(int rank, const Action& action) const {
+    const int m = action.micro_batch;
+    if (m < 0 || m >= s_.micro_batches) return -1;
+    return s_.StageAt(m, {rank, action.chunk});
   }
 
-  Status Add(int rank, size_t i, const Action& action) {
-    const int m = action.micro_batch;
+  void Find(int rank) {
+    const std::vector<Action>& actions = s_.actions[static_cast<size_t>(rank)];
+    for (size_t i = 0; i < actions.size(); ++i) {
+      const int stage = StageOf(rank, actions[i]);
+      if (stage < 0) continue;
+      std::optional<size_t>& place =
+          At(actions[i].micro_batch, stage).Of(actions[i].kind);
+      if (!place) place = i;
+    }
+  }
+
+  template <typename... Args>
+  Status Wrong(int rank, size_t i, fmt::format_string<Args...> format,
+               Args&&... args) const {
+    return InvalidArgument("rank {}, action {}, {}: {}", rank, i,
+                           s_.Text(ActionAt(rank, i)),
+                           fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  Status CheckItself(int rank, size_t i) {
+    const Action& action = ActionAt(rank, i);
+    const int m = action.micro_batch, stage = StageOf(rank, action);
     if (m < 0 || m >= s_.micro_batches) {
-      return InvalidArgument(
-          "rank {}, action {}, {}: there are {} micro-batches", rank, i,
-          s_.Text(action), s_.micro_batches);
+      return Wrong(rank, i, "there are {} micro-batches", s_.micro_batches);
     }
-    const int stage = s_.StageAt(m, {rank, action.chunk});
     if (stage < 0) {
-      return InvalidArgument(
-          "rank {}, action {}, {}: chunk {} is no stage of micro-batch {}",
-          rank, i, s_.Text(action), action.chunk, m);
+      return Wrong(rank, i, "chunk {} is no stage of micro-batch {}",
+                   action.chunk, m);
     }
-    std::optional<size_t>& place = At(m, stage).Of(action.kind);
-    if (place) {
-      return InvalidArgument("rank {}, action {}, {}: action {} was the same",
-                             rank, i, s_.Text(action), *place);
+    Found& found = At(m, stage);
+    if (const size_t first = *found.Of(action.kind); first != i) {
+      return Wrong(rank, i, "action {} was the same", first);
     }
-    place = i;
+    const auto is_before = [&](ActionKind kind) {
+      return found.Of(kind) && *found.Of(kind) < i;
+    };
+    for (const ActionKind part : {ActionKind::kInput, ActionKind::kWeight}) {
+      if (action.kind == ActionKind::kBackward && is_before(part)) {
+        return Wrong(rank, i, "action {} was part of it", *found.Of(part));
+      }
+      if (action.kind == part && is_before(ActionKind::kBackward)) {
+        return Wrong(rank, i, "it was part of action {}", *found.backward);
+      }
+    }
     return OkStatus();
   }
 
   Status CheckPair(int rank, size_t i) const {
     const std::vector<Action>& actions = s_.actions[static_cast<size_t>(rank)];
     if (!actions[i].with_next) return OkStatus();
-    const std::string text = s_.Text(actions[i]);
     if (i + 1 == actions.size()) {
-      return InvalidArgument("rank {}, action {}, {}: a pair without a second",
-                             rank, i, text);
+      return Wrong(rank, i, "a pair without a second");
     }
     const Action& next = actions[i + 1];
     // All F of a micro-batch come before its B.
     if (!s_.IsPair(rank, i) || next.with_next ||
         next.micro_batch == actions[i].micro_batch) {
-      return InvalidArgument(
-          "rank {}, action {}, {}: it and {} are no F and B of two "
-          "micro-batches, which can be a pair",
-          rank, i, text, s_.Text(next));
+      return Wrong(rank, i,
+                   "it and {} are no F and B of two micro-batches, which can "
+                   "be a pair",
+                   s_.Text(next));
     }
     return OkStatus();
   }
 
-  Status CheckAll(int m, int stage) {
-    const Place& place = s_.PlaceOf(m, stage);
-    Found& found = At(m, stage);
-    const auto text = [&](ActionKind kind) {
-      return s_.Text({kind, m, place.chunk});
+  // What a micro-batch has at a stage, the first if both, or should have.
+  ActionKind BackwardOf(int m, int stage) {
+    const Found& found = At(m, stage);
+    if (found.backward && found.input) {
+      return *found.backward < *found.input ? ActionKind::kBackward
+                                            : ActionKind::kInput;
+    }
+    return found.backward || (!found.input && !found.weight)
+               ? ActionKind::kBackward
+               : ActionKind::kInput;
+  }
+
+  // What an action needs of its own rank; there is no message in between.
+  Status CheckNeeds(int rank, size_t i) {
+    const Action& action = ActionAt(rank, i);
+    const int m = action.micro_batch, stage = StageOf(rank, action);
+    const int last = s_.stages() - 1;
+    const auto is_here = [&](int other) {
+      return s_.PlaceOf(m, other).rank == rank;
     };
-    const bool split = found.input || found.weight;
-    if (split && found.backward) {
-      const ActionKind part =
-          found.input ? ActionKind::kInput : ActionKind::kWeight;
-      return InvalidArgument("rank {}, action {}, {}: it is part of {} already",
-                             place.rank, *found.Of(part), text(part),
-                             text(ActionKind::kBackward));
-    }
-    std::vector<ActionKind> needed = {ActionKind::kForward};
-    if (split) {
-      needed.insert(needed.end(), {ActionKind::kInput, ActionKind::kWeight});
-    } else {
-      needed.push_back(ActionKind::kBackward);
-    }
-    for (const ActionKind kind : needed) {
-      if (found.Of(kind)) continue;
-      return InvalidArgument("rank {} never does {}, of stage {}", place.rank,
-                             text(kind), stage);
-    }
-    for (size_t i = 1; i < needed.size(); ++i) {
-      const size_t before = *found.Of(needed[i - 1]), at = *found.Of(needed[i]);
-      if (before < at) continue;
-      return InvalidArgument(
-          "rank {}, action {}, {}: its {} comes later, as {}", place.rank, at,
-          text(needed[i]), text(needed[i - 1]), before);
+    switch (action.kind) {
+      case ActionKind::kForward:
+        if (stage == 0 || !is_here(stage - 1)) return OkStatus();
+        return CheckNeed(rank, i, ActionKind::kForward, stage - 1);
+      case ActionKind::kBackward:
+      case ActionKind::kInput:
+        SP_RETURN_IF_ERROR(CheckNeed(rank, i, ActionKind::kForward, stage));
+        if (stage == last || !is_here(stage + 1)) return OkStatus();
+        return CheckNeed(rank, i, BackwardOf(m, stage + 1), stage + 1);
+      case ActionKind::kWeight:
+        return CheckNeed(rank, i, ActionKind::kInput, stage);
     }
     return OkStatus();
   }
-
-  // Of stages on one rank, between which there is no message.
-  Status CheckNeighbours(int m, int stage) {
-    const Place& before = s_.PlaceOf(m, stage - 1);
-    const Place& place = s_.PlaceOf(m, stage);
-    if (before.rank != place.rank) return OkStatus();
-    const auto backward = [](const Found& f) {
-      return f.backward ? ActionKind::kBackward : ActionKind::kInput;
-    };
-    Found& first = At(m, stage - 1);
-    Found& second = At(m, stage);
-    SP_RETURN_IF_ERROR(CheckOrder(place.rank, m, ActionKind::kForward, before,
-                                  first, ActionKind::kForward, place, second));
-    return CheckOrder(place.rank, m, backward(second), place, second,
-                      backward(first), before, first);
+  Status CheckNeed(int rank, size_t i, ActionKind kind, int stage) {
+    const int m = ActionAt(rank, i).micro_batch;
+    const std::optional<size_t> at = At(m, stage).Of(kind);
+    if (!at) return Never(rank, kind, m, stage);
+    if (*at < i) return OkStatus();
+    return Wrong(rank, i, "its {} comes later, as {}",
+                 s_.Text({kind, m, s_.PlaceOf(m, stage).chunk}), *at);
   }
-  Status CheckOrder(int rank, int m, ActionKind needed, const Place& needed_at,
-                    Found& needed_in, ActionKind kind, const Place& at,
-                    Found& in) const {
-    const size_t first = *needed_in.Of(needed), second = *in.Of(kind);
-    if (first < second) return OkStatus();
-    return InvalidArgument("rank {}, action {}, {}: its {} comes later, as {}",
-                           rank, second, s_.Text({kind, m, at.chunk}),
-                           s_.Text({needed, m, needed_at.chunk}), first);
+  Status Never(int rank, ActionKind kind, int m, int stage) const {
+    return InvalidArgument("rank {} never does {}, of stage {}", rank,
+                           s_.Text({kind, m, s_.PlaceOf(m, stage).chunk}),
+                           stage);
+  }
+
+  Status CheckAll(int rank) {
+    std::vector<std::vector<int>> stages_here;  // Of each pipeline.
+    for (const std::vector<Place>& stages : s_.pipelines) {
+      std::vector<int>& here = stages_here.emplace_back();
+      for (int stage = 0; stage < s_.stages(); ++stage) {
+        if (stages[static_cast<size_t>(stage)].rank == rank) {
+          here.push_back(stage);
+        }
+      }
+    }
+    for (int m = 0; m < s_.micro_batches; ++m) {
+      for (const int stage :
+           stages_here[static_cast<size_t>(s_.PipelineOf(m))]) {
+        std::vector<ActionKind> needed = {ActionKind::kForward,
+                                          BackwardOf(m, stage)};
+        if (needed.back() == ActionKind::kInput) {
+          needed.push_back(ActionKind::kWeight);
+        }
+        for (const ActionKind kind : needed) {
+          if (!At(m, stage).Of(kind)) return Never(rank, kind, m, stage);
+        }
+      }
+    }
+    return OkStatus();
   }
 
   const Schedule& s_;

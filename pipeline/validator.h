@@ -39,7 +39,11 @@ enum class MessageSemantics : uint8_t { kBuffered, kGrouped, kBlocking };
 // "buffered", "grouped", "blocking".
 std::string_view Name(MessageSemantics semantics);
 
-// kInvalidArgument, naming the first rank and action that is wrong.
+// kInvalidArgument, naming the first rank and action that is wrong: of the lowest
+// rank that can see alone that something is, the first action that has no meaning
+// there, repeats what was done, or needs what comes later or never; else what the
+// rank never does, micro-batch by micro-batch. If no rank can, the lowest that
+// waits for ever, what for, and who for whom in turn.
 Status ValidateSchedule(const Schedule& schedule, MessageSemantics semantics);
 
 }  // namespace shardproof

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -37,7 +36,12 @@ TEST(Validator, NamesTheFirstThatIsWrong) {
             "rank 0, action 0, F0: chunk 1 is no stage of micro-batch 0");
   s = right;
   s.actions[0].push_back({ActionKind::kBackward, 1, 0});
-  EXPECT_EQ(Wrong(s), "rank 0, action 5, I1: it is part of B1 already");
+  EXPECT_EQ(Wrong(s), "rank 0, action 9, B1: action 5 was part of it");
+  s.actions[0].pop_back();
+  s.actions[1].insert(s.actions[1].begin() + 1,
+                      Action{ActionKind::kBackward, 0, 0});
+  EXPECT_EQ(Wrong(s), "rank 1, action 2, I0: it was part of action 1");
+
   s = right;
   std::swap(s.actions[1][0], s.actions[1][1]);
   EXPECT_EQ(Wrong(s), "rank 1, action 0, I0: its F0 comes later, as 1");
@@ -83,6 +87,14 @@ TEST(Validator, FindsRanksThatWaitForOneAnother) {
   EXPECT_EQ(ValidateSchedule(s, MessageSemantics::kGrouped).message(),
             "rank 0 receives B1 from rank 1, which sends B0 to rank 0: a "
             "deadlock (grouped messages)");
+  // Messages are named after what sends them: here a B to who does an I.
+  s.actions[0][2].kind = s.actions[0][3].kind = ActionKind::kInput;
+  s.actions[0].push_back({ActionKind::kWeight, 0, 0});
+  s.actions[0].push_back({ActionKind::kWeight, 1, 0});
+  EXPECT_EQ(Wrong(s), "");
+  EXPECT_EQ(ValidateSchedule(s, MessageSemantics::kGrouped).message(),
+            "rank 0 receives B1 from rank 1, which sends B0 to rank 0: a "
+            "deadlock (grouped messages)");
   // Rank 1 wants what rank 0 makes of what rank 1 has not sent.
   s = *BuildSchedule("naive", {2, 2, 1});
   std::swap(s.actions[1][1], s.actions[1][2]);
@@ -108,52 +120,6 @@ TEST(Validator, RefusesPairsThatWaitForThemselves) {
   ASSERT_EQ(s.Text(s.actions[0][2]) + s.Text(s.actions[0][3]), "F2B0");
   s.actions[0][2].with_next = true;
   EXPECT_EQ(Wrong(s), "");
-}
-
-// Two actions of a random rank change places, or one is lost, or comes twice, or
-// is another: what is accepted runs to its end in the simulator, and what is
-// refused for a deadlock does not.
-TEST(Validator, AgreesWithTheSimulatorOnBrokenSchedules) {
-  std::mt19937_64 random(7);
-  const auto below = [&](size_t n) { return random() % n; };
-  int accepted = 0, refused = 0;
-  for (int round = 0; round < 4000; ++round) {
-    const ScheduleInfo& info = Schedules()[below(Schedules().size())];
-    const int p = 2 + static_cast<int>(below(3));
-    auto built = BuildSchedule(
-        info.name,
-        {p, 2 * p, info.takes_chunks ? 1 + static_cast<int>(below(2)) : 1});
-    if (!built.ok()) continue;  // For an even number of ranks only.
-    Schedule& s = *built;
-    std::vector<Action>& actions = s.actions[below(s.actions.size())];
-    const size_t i = below(actions.size()), j = below(actions.size());
-    switch (below(4)) {
-      case 0:
-        actions.erase(actions.begin() + static_cast<ptrdiff_t>(i));
-        break;
-      case 1:
-        actions.insert(actions.begin() + static_cast<ptrdiff_t>(i), actions[j]);
-        break;
-      case 2:
-        actions[i].micro_batch = static_cast<int>(below(2 * p));
-        break;
-      default:
-        std::swap(actions[i], actions[j]);
-    }
-    const Status valid = ValidateSchedule(s, MessageSemantics::kBuffered);
-    const auto simulated = Simulate(s, {});
-    if (valid.ok()) {
-      ++accepted;
-      EXPECT_TRUE(simulated.ok()) << simulated.status().ToString();
-      continue;
-    }
-    ++refused;
-    if (valid.message().find("deadlock") != std::string::npos) {
-      EXPECT_FALSE(simulated.ok()) << valid.ToString();
-    }
-  }
-  EXPECT_GT(accepted, 200);
-  EXPECT_GT(refused, 2000);
 }
 
 }  // namespace
