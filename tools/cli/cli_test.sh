@@ -54,7 +54,7 @@ expect help 0 'Exit codes' "$shardproof" --help
 for command in list run verify bench explain mutants doctor; do
   expect "$command --help" 0 'Usage' "$shardproof" "$command" --help
 done
-for command in list draw check; do
+for command in list draw trace check; do
   expect "pipeline $command --help" 0 'Usage' "$shardproof" pipeline "$command" --help
 done
 expect 'no command' 2 'shardproof: .*subcommand' "$shardproof"
@@ -196,6 +196,26 @@ expect 'pipeline draw: two pipelines are no table' 2 'dualpipe has 2 pipelines' 
   "$shardproof" pipeline draw --schedule dualpipe --stages 4 --microbatches 8 -o dual.csv
 expect 'pipeline draw: table' 0 'wrote zb.csv' \
   "$shardproof" pipeline draw --schedule zb_h1 --stages 4 --microbatches 8 -o zb.csv
+expect 'pipeline trace' 0 'wrote zb.json' "$shardproof" pipeline trace \
+  --schedule zb_h1 --stages 4 --microbatches 8 --forward 2 -o zb.json
+valid_json 'pipeline trace' zb.json
+if ! python3 - zb.json <<'END'; then
+import json, sys
+events = json.load(open(sys.argv[1]))['traceEvents']
+slices = [e for e in events if e['ph'] == 'X']
+assert len(slices) == 4 * 8 * 3, len(slices)
+assert {e['tid'] for e in slices} == {1, 2, 3, 4}
+first = slices[0]
+assert (first['name'], first['ts'], first['dur']) == ('F0', 0, 2000), first
+END
+  fail 'pipeline trace: zb.json is not the schedule'
+fi
+expect 'pipeline trace: no file' 2 'output is required' \
+  "$shardproof" pipeline trace --schedule zb_h1
+expect 'pipeline trace: refused' 2 'zb_h2 needs 7 micro-batches for 4 ranks, not 6' \
+  "$shardproof" pipeline trace --schedule zb_h2 --stages 4 --microbatches 6 -o x.json
+expect 'pipeline trace: nowhere to write' 5 'cannot write /nowhere/zb.json' \
+  "$shardproof" pipeline trace -o /nowhere/zb.json
 expect 'pipeline check' 0 'grouped messages: runs' "$shardproof" pipeline check zb.csv
 expect 'pipeline check: over the limit' 2 'zb.csv: rank 0 holds 4, more than 3' \
   "$shardproof" pipeline check zb.csv --memory-limit 3

@@ -100,7 +100,7 @@ int Main(int argc, char** argv) {
 
   PipelineOptions pipeline_options;
   CLI::App* pipeline = app.add_subcommand(
-      "pipeline", "Pipeline schedules: list, draw, check a table of one's own");
+      "pipeline", "Pipeline schedules: list, draw, trace, check a table of one's own");
   AddPipelineCommands(*pipeline, pipeline_options,
                       [&](ExitCode c) { code = c; });
 

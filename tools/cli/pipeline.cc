@@ -12,6 +12,7 @@
 #include "pipeline/drawing.h"
 #include "pipeline/registry.h"
 #include "pipeline/schedule_csv.h"
+#include "pipeline/trace.h"
 #include "pipeline/validator.h"
 #include "tools/cli/commands.h"
 
@@ -98,13 +99,18 @@ double UnitOf(const Schedule& schedule, const Simulation& s) {
   return schedule.ranks() > 0 && unit > 0 ? unit : 1;
 }
 
-Status Draw(const PipelineOptions& options) {
+StatusOr<Schedule> Build(const PipelineOptions& options) {
   SP_ASSIGN_OR_RETURN(
-      const Schedule schedule,
+      Schedule schedule,
       BuildSchedule(options.schedule,
                     {options.stages, options.micro_batches, options.chunks,
                      options.memory_limit, options.costs}));
   SP_RETURN_IF_ERROR(ValidateSchedule(schedule, MessageSemantics::kBuffered));
+  return schedule;
+}
+
+Status Draw(const PipelineOptions& options) {
+  SP_ASSIGN_OR_RETURN(const Schedule schedule, Build(options));
   SP_ASSIGN_OR_RETURN(const Simulation simulation,
                       Simulate(schedule, options.costs));
   SP_RETURN_IF_ERROR(CheckMemory(schedule, simulation, options.memory_limit));
@@ -116,6 +122,21 @@ Status Draw(const PipelineOptions& options) {
                       FileOf(schedule, simulation, options.output));
   SP_RETURN_IF_ERROR(WriteFile(options.output, file));
   fmt::print("wrote {}\n", options.output);
+  return OkStatus();
+}
+
+Status Trace(const PipelineOptions& options) {
+  SP_ASSIGN_OR_RETURN(const Schedule schedule, Build(options));
+  SP_ASSIGN_OR_RETURN(const Simulation simulation,
+                      Simulate(schedule, options.costs));
+  SP_RETURN_IF_ERROR(CheckMemory(schedule, simulation, options.memory_limit));
+  SP_ASSIGN_OR_RETURN(
+      const std::string trace,
+      ChromeTrace(
+          schedule,
+          {{.name = "predicted", .times = simulation.times, .seconds = 1e-3}}));
+  SP_RETURN_IF_ERROR(WriteFile(options.output, trace));
+  fmt::print("wrote {}: open it in ui.perfetto.dev\n", options.output);
   return OkStatus();
 }
 
@@ -134,6 +155,17 @@ Status Check(const PipelineOptions& options) {
              DrawText(*schedule, simulation, UnitOf(*schedule, simulation)));
   PrintFacts(*schedule, simulation);
   return OkStatus();
+}
+
+void AddShape(CLI::App& app, PipelineOptions& options) {
+  app.add_option("--schedule", options.schedule,
+                 "Which (see pipeline list; default one_f_one_b)");
+  app.add_option("--stages", options.stages, "Ranks of the pipeline (4)")
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--microbatches", options.micro_batches, "Of a step (8)")
+      ->check(CLI::Range(1, 65536));
+  app.add_option("--chunks", options.chunks, "Of each rank (1)")
+      ->check(CLI::Range(1, 1024));
 }
 
 void AddCosts(CLI::App& app, PipelineOptions& options) {
@@ -171,18 +203,20 @@ void AddPipelineCommands(CLI::App& app, PipelineOptions& options,
       });
   CLI::App* draw = app.add_subcommand(
       "draw", "A schedule over time, what it is worth, and where it deadlocks");
-  draw->add_option("--schedule", options.schedule,
-                   "Which (see pipeline list; default one_f_one_b)");
-  draw->add_option("--stages", options.stages, "Ranks of the pipeline (4)")
-      ->check(CLI::Range(1, 4096));
-  draw->add_option("--microbatches", options.micro_batches, "Of a step (8)")
-      ->check(CLI::Range(1, 65536));
-  draw->add_option("--chunks", options.chunks, "Of each rank (1)")
-      ->check(CLI::Range(1, 1024));
+  AddShape(*draw, options);
   AddCosts(*draw, options);
   draw->add_option("-o,--output", options.output,
                    "A file to draw to (.svg) or to write the table to (.csv)");
   draw->callback([&options, finish] { finish(Draw(options)); });
+  CLI::App* trace = app.add_subcommand(
+      "trace",
+      "A schedule over time for ui.perfetto.dev; a unit of the costs is a "
+      "millisecond");
+  AddShape(*trace, options);
+  AddCosts(*trace, options);
+  trace->add_option("-o,--output", options.output, "The file to write (.json)")
+      ->required();
+  trace->callback([&options, finish] { finish(Trace(options)); });
   CLI::App* check = app.add_subcommand(
       "check", "Proves that a schedule in a .csv file runs, or says why not");
   check->add_option("file", options.file, "A row for each rank: 0F0,0B0,..")

@@ -1,4 +1,4 @@
-// shardproof pipeline: schedules as lists, drawings and tables.
+// shardproof pipeline: schedules as lists, drawings, traces and tables.
 #ifndef SHARDPROOF_TOOLS_CLI_PIPELINE_H_
 #define SHARDPROOF_TOOLS_CLI_PIPELINE_H_
 
@@ -18,11 +18,11 @@ struct PipelineOptions {
   int chunks = 1;
   double memory_limit = 0;  // 0: none, or what a search takes without.
   StageCosts costs;
-  std::string output;  // .svg or .csv; empty: none.
+  std::string output;  // .svg or .csv, empty: none; of a trace, .json.
   std::string file;    // To check.
 };
 
-// list, draw and check, which give their exit code to `done`. `options` must
+// list, draw, trace and check, which give their exit code to `done`. `options` must
 // live until the line is parsed.
 void AddPipelineCommands(CLI::App& app, PipelineOptions& options,
                          std::function<void(ExitCode)> done);
