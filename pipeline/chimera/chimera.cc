@@ -57,8 +57,9 @@ const RegisterSchedule kChimera(
          },
      .peak =
          [](const ScheduleShape& s, const StageCosts& c, int rank) {
-           return (s.ranks / 2 + 1 + std::min(rank, s.ranks - 1 - rank)) *
-                  c.held_to_input;
+           const int from_end = std::min(rank, s.ranks - 1 - rank);
+           const int held = s.ranks / 2 + 1 + from_end;
+           return held * c.held_to_input;
          },
      .messages =
          [](const ScheduleShape& s) {

@@ -18,7 +18,10 @@
 // the one that ends first.
 //
 // With the limit of 1F1B (p micro-batches, as ZB-H1) its bubble is at most that
-// of ZB-H1, with 2 p - 1 at most that of ZB-H2.
+// of ZB-H1, with 2 p - 1 at most that of ZB-H2, where F, I and W take about as long
+// and messages no time. It is a heuristic: with slow messages some shapes lose to
+// ZB-H2; and best is what the paper calls so, a rank's own time, for which all of
+// it together may take longer than by hand where costs differ much.
 //
 // Source: Qi et al., Zero Bubble Pipeline Parallelism, arXiv:2401.10241, section
 // 3.1.
