@@ -36,7 +36,7 @@ void ExpectNoWorseThan(const std::string& name) {
        {StageCosts{}, StageCosts{2, 3, 1}, StageCosts{8, 7, 5},
         StageCosts{.held_to_weight = 0.5}}) {
     for (int p = 2; p <= 16; ++p) {
-      for (int m = p; m <= 64; ++m) {
+      for (int m = p; m <= 64; m += m < 32 ? 1 : 4) {
         const auto made = BuildSchedule(name, {p, m});
         if (!made.ok()) continue;
         SCOPED_TRACE(std::to_string(p) + " ranks " + std::to_string(m) +
@@ -55,7 +55,7 @@ void ExpectNoWorseThan(const std::string& name) {
       }
     }
   }
-  EXPECT_GT(compared, 2000);
+  EXPECT_GT(compared, 1000);
 }
 
 TEST(ZbAuto, IsNoWorseThanZbH1WithItsMemory) { ExpectNoWorseThan("zb_h1"); }

@@ -196,6 +196,10 @@ expect 'pipeline draw: two pipelines are no table' 2 'dualpipe has 2 pipelines' 
   "$shardproof" pipeline draw --schedule dualpipe --stages 4 --microbatches 8 -o dual.csv
 expect 'pipeline draw: table' 0 'wrote zb.csv' \
   "$shardproof" pipeline draw --schedule zb_h1 --stages 4 --microbatches 8 -o zb.csv
+expect 'pipeline draw: table of pairs' 0 'wrote pairs.csv' \
+  "$shardproof" pipeline draw --schedule dualpipe_v --stages 2 --microbatches 6 -o pairs.csv
+expect 'pipeline check: pairs' 0 '^rank 1 .* F3.0&B1.1 ' \
+  "$shardproof" pipeline check pairs.csv --overlapped 2
 expect 'pipeline trace' 0 'wrote zb.json' "$shardproof" pipeline trace \
   --schedule zb_h1 --stages 4 --microbatches 8 --forward 2 -o zb.json
 valid_json 'pipeline trace' zb.json
