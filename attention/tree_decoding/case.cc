@@ -320,9 +320,8 @@ Case<P> TreeDecodingCase() {
   c.skip = [common = c.skip](const P& p) -> std::optional<std::string> {
     if (p.queries > p.tokens) return "there are fewer tokens than queries";
     if (p.spread != 1 && p.queries == 1) {
-      return "large scores are tested with three queries: one has its weight "
-             "on "
-             "one key, which most ranks do not have";
+      return "large scores are tested with three queries: the weight of one is "
+             "on a key that most ranks do not have";
     }
     return common(p);
   };

@@ -134,8 +134,8 @@ class PayloadFault final : public FaultBase {
     int rank;
     std::vector<std::byte> bytes;
   };
-  // Label, peer, and the how manieth payload of the operation.
-  // Operations of other sizes are others, though they are called the same.
+  // What a payload is remembered by: its operation, which is one of the same
+  // label and size, the peer, and its number among the operation's payloads.
   using Place = std::tuple<std::string, int, int>;
 
   static bool HasPayload(const Op& op, size_t bytes) {
