@@ -44,6 +44,7 @@ void EverySchedule(const F& f) {
         SCOPED_TRACE(info.name + " " + std::to_string(ranks) + " ranks " +
                      std::to_string(chunks) + " chunks");
         f(*schedule);
+        if (::testing::Test::HasFailure()) return;
       }
     }
   }

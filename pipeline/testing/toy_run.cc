@@ -83,8 +83,8 @@ Status RunUnderDeadline(int ranks,
   bool done = false;
   std::thread watch([&] {
     std::unique_lock<std::mutex> lock(mutex);
-    if (!ended.wait_for(lock, std::chrono::minutes(1), [&] { return done; })) {
-      world->Abort("no end after a minute");
+    if (!ended.wait_for(lock, std::chrono::seconds(40), [&] { return done; })) {
+      world->Abort("no end after 40 s");
     }
   });
   const Status status = world->Run(f);

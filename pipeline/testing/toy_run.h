@@ -37,7 +37,7 @@ Status RunToySteps(const Communicator& comm, const Schedule& schedule,
                    const std::vector<int64_t>& elements);
 
 // Runs f on the ranks of a fresh world of threads. A world that has not ended
-// after a minute hangs, and is aborted.
+// after 40 s hangs, and is aborted.
 Status RunUnderDeadline(int ranks,
                         const std::function<Status(const Communicator&)>& f);
 Status RunToy(const Schedule& schedule, const std::vector<int64_t>& elements);
