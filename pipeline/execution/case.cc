@@ -31,6 +31,12 @@ constexpr NamedSchedule kSchedules[] = {
     {"breadth_first",
      "looping stages, chunk after chunk of all micro-batches; Lamy-Poirier, "
      "arXiv:2211.05953"},
+    {"chimera",
+     "two 1F1Bs in opposite directions, with a copy of the weights each; Li and "
+     "Hoefler, arXiv:2107.06925"},
+    {"dualpipe",
+     "forward and backward in pairs from both ends, with two copies of the "
+     "weights; DeepSeek, arXiv:2412.19437"},
     {"dualpipe_v",
      "down the ranks and back up, forward and backward in pairs; DeepSeek, "
      "arXiv:2412.19437"},
@@ -42,6 +48,9 @@ constexpr NamedSchedule kSchedules[] = {
     {"naive", "one micro-batch at a time"},
     {"one_f_one_b",
      "a forward, a backward pass in turn; Fan et al., arXiv:2007.01045"},
+    {"zb_auto",
+     "the best found with split backward passes within a memory limit; Qi et "
+     "al., arXiv:2401.10241"},
     {"zb_h1",
      "1F1B with split backward passes and its memory; Qi et al., "
      "arXiv:2401.10241"},
