@@ -268,8 +268,8 @@ class Worker {
         if (end.rank == comm().rank()) return OkStatus();
       }
     }
-    const auto bytes = static_cast<double>(p_.tokens * RowBytes(p_) *
-                                           schedule_.stages() / p_.ranks);
+    const int64_t chunks = std::max(1, schedule_.stages() / p_.ranks);
+    const auto bytes = static_cast<double>(p_.tokens * RowBytes(p_) * chunks);
     SP_ASSIGN_OR_RETURN(const Simulation s,
                         Simulate(schedule_, {.held_to_input = bytes,
                                              .held_to_weight = 2 * bytes}));

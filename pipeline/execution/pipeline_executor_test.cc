@@ -7,7 +7,6 @@
 #include <functional>
 #include <random>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -315,10 +314,14 @@ class Failing : public ToyStage {
 // nothing left to wait for.
 TEST(PipelineExecutor, EndsTheStepOfAllRanksWhereAStageFails) {
   const Schedule s = *BuildSchedule("zb_h1", {3, 4, 1});
-  for (const auto& [kind, m, where] :
-       {std::tuple(ActionKind::kForward, 2, "rank 1, action 3, F2 of stage 1"),
-        std::tuple(ActionKind::kWeight, 3,
-                   "rank 1, action 11, W3 of stage 1")}) {
+  struct Failure {
+    ActionKind kind;
+    int micro_batch;
+    std::string where;
+  };
+  for (const Failure& failure :
+       {Failure{ActionKind::kForward, 2, "rank 1, action 3, F2 of stage 1"},
+        Failure{ActionKind::kWeight, 3, "rank 1, action 11, W3 of stage 1"}}) {
     for (const int64_t count : {kSmall, kLarge}) {
       const std::vector<int64_t> elements(4, count);
       const std::vector<Status> errors =
@@ -327,13 +330,14 @@ TEST(PipelineExecutor, EndsTheStepOfAllRanksWhereAStageFails) {
                 PipelineExecutor executor,
                 PipelineExecutor::Create(comm, {s, ToyBytes(elements)}));
             const ToyModel model = {comm.rank(), 3, elements};
-            Failing fails(model, executor.slots(0), kind, m);
+            Failing fails(model, executor.slots(0), failure.kind,
+                          failure.micro_batch);
             ToyStage works(model, executor.slots(0));
             PipelineStage* const chunks[] = {comm.rank() == 1 ? &fails
                                                               : &works};
             return executor.Step(chunks);
           });
-      const std::string text = std::string(where) + ": a file is gone";
+      const std::string text = failure.where + ": a file is gone";
       EXPECT_EQ(errors[1].ToString(), "data loss: " + text);
       for (const int other : {0, 2}) {
         const Status& error = errors[static_cast<size_t>(other)];
