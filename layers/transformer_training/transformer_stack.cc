@@ -8,7 +8,6 @@
 namespace shardproof {
 namespace {
 
-// The parts of a block that lies at `flat`.
 template <class Void>
 TransformerBlockParts<Void> PartsAt(
     const std::vector<BlockParameter>& parameters, DType dtype, Void* flat) {
@@ -35,6 +34,15 @@ TransformerBlockParts<Void> PartsAt(
 }
 
 }  // namespace
+
+TransformerBlockWeights PartsOfBlock(const std::vector<BlockParameter>& all,
+                                     DType dtype, const void* flat) {
+  return PartsAt(all, dtype, flat);
+}
+TransformerBlockGradients PartsOfBlock(const std::vector<BlockParameter>& all,
+                                       DType dtype, void* flat) {
+  return PartsAt(all, dtype, flat);
+}
 
 std::vector<BlockParameter> BlockParametersOf(const TransformerBlockConfig& c) {
   const bool centred = c.norm == NormKind::kLayerNorm;

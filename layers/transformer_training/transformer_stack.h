@@ -47,6 +47,11 @@ struct BlockParameter {
   int64_t begin = 0;
 };
 std::vector<BlockParameter> BlockParametersOf(const TransformerBlockConfig& c);
+// The parts of a block, all or a rank's, whose parameters lie at `flat`.
+TransformerBlockWeights PartsOfBlock(const std::vector<BlockParameter>& all,
+                                     DType dtype, const void* flat);
+TransformerBlockGradients PartsOfBlock(const std::vector<BlockParameter>& all,
+                                       DType dtype, void* flat);
 // Elements of all of them.
 int64_t BlockSize(const TransformerBlockConfig& block);
 
