@@ -76,11 +76,16 @@ std::vector<std::string> DimensionsOf(Model model) {
   return {"tp", "cp", "pp", "dp"};
 }
 
-// The number of a mesh among those of its ranks.
+// The number of a mesh among those of its ranks, whatever its order.
 int NumberOf(const P& p) {
   const std::vector<TrainMesh> all =
       Factorisations(p.mesh.ranks(), DimensionsOf(p.model));
-  return static_cast<int>(std::find(all.begin(), all.end(), p.mesh) -
+  const auto same = [&](const TrainMesh& mesh) {
+    return std::all_of(
+        mesh.dimensions.begin(), mesh.dimensions.end(),
+        [&](const MeshDimension& d) { return d.size == p.mesh.Size(d.name); });
+  };
+  return static_cast<int>(std::find_if(all.begin(), all.end(), same) -
                           all.begin());
 }
 

@@ -88,6 +88,12 @@ Status CheckTrainStep(const TrainStepConfig& config, int ranks) {
     return InvalidArgument("{} experts for {} ranks along ep", m.experts,
                            mesh.ep());
   }
+  const int64_t heads = m.heads / mesh.tp();
+  if (config.scheme == ContextScheme::kUlysses && heads < mesh.cp()) {
+    return InvalidArgument(
+        "Ulysses: {} heads on a rank of tp for {} ranks along cp", heads,
+        mesh.cp());
+  }
   if (config.zero_stage < 0 || config.zero_stage > 3) {
     return InvalidArgument("ZeRO has stages 0 to 3, not {}", config.zero_stage);
   }

@@ -72,6 +72,11 @@ StatusOr<std::vector<Job>> Choose(const Options& options,
                         ChooseJobs(options, Purpose::kBench, ranks));
     return WithSizes(options, std::move(jobs), ranks);
   }
+  if (!options.mesh.empty()) {
+    return InvalidArgument(
+        "--mesh {} and --model {}: a model is cut by --tp --cp --pp --dp",
+        options.mesh, options.model);
+  }
   std::vector<Job> jobs;
   for (const int n : ranks) {
     SP_ASSIGN_OR_RETURN(const Workload workload,

@@ -83,6 +83,36 @@ expect 'unknown backend' 2 'backend' "$shardproof" verify --backend carrier
 expect 'backend not built' 6 'not built' "$shardproof" verify --backend cuda
 expect 'explain an unknown case' 2 'collectives' "$shardproof" explain nothing
 
+# --- Meshes -------------------------------------------------------------------
+train=(--filter train_step --dtype f32 --axis model=llama --axis steps=1)
+expect 'a mesh' 0 'train_step +mesh +4 ' "$shardproof" verify "${train[@]}" \
+  --mesh tp=2,pp=2
+expect 'a mesh in another order' 0 'at 4 ranks .*mesh=pp2xtp2' "$shardproof" \
+  explain train_step --mesh pp=2,tp=2 --axis model=llama --axis steps=1
+expect 'a mesh that is none' 2 '"tp2" .* is not name=size' "$shardproof" \
+  verify "${train[@]}" --mesh tp2
+brief 'a mesh that is none'
+expect 'a dimension that is none' 2 'no dimension "qp"; there are tp, cp' \
+  "$shardproof" bench "${train[@]}" --mesh qp=2
+for command in verify bench mutants; do
+  expect "$command: a mesh of other ranks" 2 'is of 4 ranks, and there are 8' \
+    "$shardproof" "$command" "${train[@]}" --mesh tp=2,pp=2 --ranks 8
+  brief "$command: a mesh of other ranks"
+done
+expect 'explain: a mesh of other ranks' 2 'is of 4 ranks, and there are 8' \
+  "$shardproof" explain train_step --mesh tp=2,pp=2 --ranks 8
+expect 'a mesh and no case for it' 2 'no chosen case has an axis "mesh"' \
+  "$shardproof" verify --filter all_reduce --mesh tp=2
+expect 'a mesh that its model has not' 2 \
+  'instead of model=llama, the rest goes with model=mixtral' \
+  "$shardproof" verify "${train[@]}" --mesh ep=2
+brief 'a mesh that its model has not'
+expect 'a schedule that is not in the sample' 2 '--axis matrix=all has it' \
+  "$shardproof" verify "${train[@]}" --mesh tp=2,pp=4 --axis schedule=chimera \
+  --axis zero=3 --axis sequence_parallel=true
+expect 'other numbers of ranks' 2 'no instance .* 4 ranks: .*--ranks 2 has it' \
+  "$shardproof" verify "${train[@]}" --axis mesh=tp2
+
 # --- Models -------------------------------------------------------------------
 expect 'unknown model' 2 'llama-3.1-8b' "$shardproof" bench --model lama
 echo '{"model_type": "llama", "hidden_size": 4096' >truncated.json
@@ -176,6 +206,10 @@ if command -v mpirun >/dev/null && "$shardproof" doctor | grep -q 'Open MPI'; th
     --variant ring --fault never_arrive --timeout 1
   expect 'more ranks than started' 2 'mpirun started 3' "${mpi[@]}" \
     "$shardproof" verify "${tiny[@]}" --ranks 4
+  expect 'a mesh of more ranks than started' 2 'is of 4 ranks, and there are 3' \
+    "${mpi[@]}" "$shardproof" verify "${train[@]}" --mesh tp=2,pp=2
+  expect 'mpi mesh' 0 'train_step +mesh +2 ' mpirun --oversubscribe \
+    --bind-to none -np 2 "$shardproof" verify "${train[@]}" --mesh pp=2
 fi
 
 # --- Pipeline schedules -------------------------------------------------------

@@ -303,12 +303,12 @@ ExitCode RunExplain(const Options& options, const std::string& case_name) {
   }
   Options chosen = options;
   chosen.filter = fmt::format("^{}$", (*info)->name);
-  const std::vector<int> ranks =
-      options.ranks.empty() ? std::vector<int>{4} : options.ranks;
+  const auto ranks = RanksOf(options, {4});
+  if (!ranks.ok()) return Refuse(ranks.status());
   auto world = CreateWorld("thread");
   if (!world.ok()) return Refuse(world.status());
   ExitCode code = kExitPass;
-  for (const int n : ranks) {
+  for (const int n : *ranks) {
     const auto jobs = ChooseJobs(chosen, Purpose::kSmoke, {n});
     if (!jobs.ok()) return Refuse(jobs.status());
     code = Worse(code, Explain(**info, *jobs, options, **world));

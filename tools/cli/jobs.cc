@@ -9,6 +9,8 @@
 #include <tuple>
 #include <utility>
 
+#include "tools/cli/no_instance.h"
+
 namespace shardproof {
 namespace {
 
@@ -34,16 +36,6 @@ size_t EditDistance(const std::string& a, const std::string& b) {
     }
   }
   return row.back();
-}
-
-// Overrides of axes that this case has; others may belong to another case.
-AxisOverrides OverridesFor(const CaseInfo& info, const AxisOverrides& all) {
-  AxisOverrides own;
-  for (const AxisInfo& axis : info.axes) {
-    const auto found = all.find(axis.name);
-    if (found != all.end()) own.insert(*found);
-  }
-  return own;
 }
 
 Status CheckAxesKnown(const std::vector<const CaseInfo*>& cases,
@@ -154,8 +146,9 @@ StatusOr<std::vector<Job>> ChooseJobs(const Options& options, Purpose purpose,
         options.variant, Near(options.variant, names));
   }
   if (jobs.empty()) {
-    return InvalidArgument(
-        "no instance is left: the values of --axis exclude one another");
+    return InvalidArgument("no instance is left at {} ranks: {}",
+                           fmt::join(ranks, " or "),
+                           WhyNone(cases, overrides, purpose, ranks));
   }
   return jobs;
 }

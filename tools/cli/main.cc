@@ -69,12 +69,14 @@ int Main(int argc, char** argv) {
 
   CLI::App* verify = app.add_subcommand("verify", "Conformance only");
   AddSelectionFlags(*verify, options);
+  AddMeshFlag(*verify, options);
   AddRunFlags(*verify, options);
   verify->callback([&] { code = RunVerify(options); });
 
   CLI::App* bench = app.add_subcommand(
       "bench", "Measurement; each instance is verified first");
   AddSelectionFlags(*bench, options);
+  AddMeshFlag(*bench, options);
   AddModelFlags(*bench, options);
   AddRunFlags(*bench, options);
   AddMeasureFlags(*bench, options);
@@ -86,11 +88,13 @@ int Main(int argc, char** argv) {
   explain->add_option("case", explained, "The name of a case (see list)")
       ->required();
   AddSelectionFlags(*explain, options);
+  AddMeshFlag(*explain, options);
   explain->callback([&] { code = RunExplain(options, explained); });
 
   CLI::App* mutants = app.add_subcommand(
       "mutants", "Planted faults against every case: the kill matrix");
   AddSelectionFlags(*mutants, options);
+  AddMeshFlag(*mutants, options);
   AddRunFlags(*mutants, options);
   mutants->callback([&] { code = RunMutants(options); });
 
@@ -100,7 +104,8 @@ int Main(int argc, char** argv) {
 
   PipelineOptions pipeline_options;
   CLI::App* pipeline = app.add_subcommand(
-      "pipeline", "Pipeline schedules: list, draw, trace, check a table of one's own");
+      "pipeline",
+      "Pipeline schedules: list, draw, trace, check a table of one's own");
   AddPipelineCommands(*pipeline, pipeline_options,
                       [&](ExitCode c) { code = c; });
 

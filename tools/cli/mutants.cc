@@ -288,14 +288,14 @@ ExitCode RunMutants(const Options& options) {
   if (!faults.ok()) return Refuse(faults.status());
   const auto overrides = OverridesOf(options);
   if (!overrides.ok()) return Refuse(overrides.status());
-  const std::vector<int> ranks =
-      options.ranks.empty() ? std::vector<int>{4} : options.ranks;
-  const auto jobs = ChooseJobs(options, Purpose::kSmoke, ranks);
+  const auto ranks = RanksOf(options, {4});
+  if (!ranks.ok()) return Refuse(ranks.status());
+  const auto jobs = ChooseJobs(options, Purpose::kSmoke, *ranks);
   if (!jobs.ok()) return Refuse(jobs.status());
   auto mutation = Mutation::Create(options);
   if (!mutation.ok()) return Refuse(mutation.status());
 
-  Campaign campaign(options, **mutation, *faults, *overrides, ranks.size());
+  Campaign campaign(options, **mutation, *faults, *overrides, ranks->size());
   std::string left_out;
   const bool listed_too = options.variant.empty() && options.fault.empty();
   const Status status = RunAll(campaign, RowsOf(*jobs), listed_too, left_out);

@@ -1,7 +1,10 @@
 #include "tools/cli/options.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
+
+#include "collectives/mesh.h"
 
 namespace shardproof {
 namespace {
@@ -26,6 +29,21 @@ std::string DTypeFromNcclTests(const std::string& name) {
       {"fp8_e5m2", "e5m2"}};
   const auto found = kNames.find(name);
   return found == kNames.end() ? name : found->second;
+}
+
+StatusOr<std::vector<MeshDimension>> ReadMesh(const std::string& text) {
+  StatusOr<std::vector<MeshDimension>> mesh = ParseMesh(text);
+  if (!mesh.ok()) return InvalidArgument("--mesh: {}", mesh.status().message());
+  return mesh;
+}
+
+// A comma would begin another value of the axis.
+std::string AxisValueOf(const std::vector<MeshDimension>& mesh) {
+  std::string value;
+  for (const MeshDimension& d : mesh) {
+    value += fmt::format("{}{}{}", value.empty() ? "" : "x", d.name, d.size);
+  }
+  return value;
 }
 
 }  // namespace
@@ -55,6 +73,13 @@ void AddSelectionFlags(CLI::App& app, Options& options) {
                  "cannot: staged copies)")
       ->check(CLI::IsMember({"shared", "ordinary"}))
       ->capture_default_str();
+}
+
+void AddMeshFlag(CLI::App& app, Options& options) {
+  app.add_option("--mesh", options.mesh,
+                 "tp=2,pp=2,dp=2, innermost first: the ranks of a training "
+                 "step, along tp, cp, ep, pp and dp. The same as --axis "
+                 "mesh=tp2xpp2xdp2 --ranks 8");
 }
 
 void AddModelFlags(CLI::App& app, Options& options) {
@@ -134,6 +159,29 @@ StatusOr<int64_t> ParseBytes(const std::string& text) {
   return bytes;
 }
 
+StatusOr<std::vector<int>> RanksOf(const Options& options,
+                                   const std::vector<int>& fallback) {
+  if (options.mesh.empty()) {
+    return options.ranks.empty() ? fallback : options.ranks;
+  }
+  SP_ASSIGN_OR_RETURN(const std::vector<MeshDimension> mesh,
+                      ReadMesh(options.mesh));
+  int64_t product = 1;
+  for (const MeshDimension& d : mesh) {
+    // Both factors are below 2^31.
+    product =
+        std::min<int64_t>(product * d.size, std::numeric_limits<int>::max());
+  }
+  const int ranks = static_cast<int>(product);
+  if (options.ranks.empty()) return std::vector<int>{ranks};
+  for (const int n : options.ranks) {
+    if (n == ranks) continue;
+    return InvalidArgument("--mesh {} is of {} ranks, and there are {}",
+                           options.mesh, ranks, n);
+  }
+  return options.ranks;
+}
+
 StatusOr<AxisOverrides> OverridesOf(const Options& options) {
   AxisOverrides overrides;
   for (const std::string& text : options.axis) {
@@ -144,6 +192,15 @@ StatusOr<AxisOverrides> OverridesOf(const Options& options) {
           "--axis {}: an axis is written name=value or name=v1,v2", text);
     }
     overrides[text.substr(0, equals)] = SplitAtCommas(text.substr(equals + 1));
+  }
+  if (!options.mesh.empty()) {
+    if (overrides.contains("mesh")) {
+      return InvalidArgument("--mesh {} and --axis mesh=...: one of the two",
+                             options.mesh);
+    }
+    SP_ASSIGN_OR_RETURN(const std::vector<MeshDimension> mesh,
+                        ReadMesh(options.mesh));
+    overrides["mesh"] = {AxisValueOf(mesh)};
   }
   if (!options.dtype.empty()) {
     overrides["dtype"] = SplitAtCommas(options.dtype);

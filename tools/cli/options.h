@@ -19,6 +19,7 @@ struct Options {
   std::string filter = ".*";
   std::vector<std::string> axis;  // "name=v1,v2", as given.
   std::string dtype, variant;
+  std::string mesh;            // "tp=2,pp=4"; empty: none.
   std::string model;           // A built-in name or a file; empty: none.
   models::Parallelism layout;  // tp 0: as many as there are ranks.
   uint64_t seed = 1;
@@ -36,13 +37,19 @@ struct Options {
 
 // Which flags a command takes beyond --help.
 void AddSelectionFlags(CLI::App& app, Options& options);  // What to run, where.
+void AddMeshFlag(CLI::App& app, Options& options);
 void AddModelFlags(CLI::App& app, Options& options);
 void AddRunFlags(CLI::App& app, Options& options);  // Budget, results, timeout.
 void AddMeasureFlags(CLI::App& app, Options& options);
 void AddNcclTestsFlags(CLI::App& app, Options& options);
 
-// --axis, --dtype and the flags of nccl-tests, as replacements of axis values.
-// kInvalidArgument quotes what cannot be read.
+// How many ranks to run with: --ranks, else the product of --mesh, else
+// `fallback`. kInvalidArgument for a mesh that cannot be read or is not of as
+// many ranks, before anything is sent.
+StatusOr<std::vector<int>> RanksOf(const Options& options,
+                                   const std::vector<int>& fallback);
+// --axis, --dtype, --mesh and the flags of nccl-tests, as replacements of axis
+// values. kInvalidArgument quotes what cannot be read.
 StatusOr<AxisOverrides> OverridesOf(const Options& options);
 MeasureOptions MeasureOptionsOf(const Options& options);
 // "1Mi" is 1048576; kInvalidArgument otherwise.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace shardproof {
@@ -12,6 +13,7 @@ Options Parse(std::vector<std::string> arguments) {
   Options options;
   CLI::App app;
   AddSelectionFlags(app, options);
+  AddMeshFlag(app, options);
   AddRunFlags(app, options);
   AddMeasureFlags(app, options);
   AddNcclTestsFlags(app, options);
@@ -37,6 +39,55 @@ TEST(Options, MalformedAxesAreQuoted) {
     ASSERT_FALSE(overrides.ok()) << text;
     EXPECT_NE(overrides.status().message().find(text), std::string::npos);
   }
+}
+
+TEST(Options, MeshIsAnAxisAndTheRanks) {
+  for (const auto& [text, value, size] :
+       std::vector<std::tuple<std::string, std::string, int>>{
+           {"tp=2,pp=2,dp=2", "tp2xpp2xdp2", 8},
+           {"pp=2,tp=4", "pp2xtp4", 8},
+           {"cp=3", "cp3", 3}}) {
+    const Options options = Parse({"--mesh", text});
+    const auto overrides = OverridesOf(options);
+    ASSERT_TRUE(overrides.ok()) << text;
+    EXPECT_EQ(*overrides, (AxisOverrides{{"mesh", {value}}}));
+    const auto ranks = RanksOf(options, {4});
+    ASSERT_TRUE(ranks.ok()) << text;
+    EXPECT_EQ(*ranks, std::vector<int>{size});
+  }
+}
+
+TEST(Options, RanksComeBeforeTheFallback) {
+  EXPECT_EQ(*RanksOf(Parse({}), {4}), std::vector<int>{4});
+  EXPECT_EQ(*RanksOf(Parse({"--ranks", "2,3"}), {4}), (std::vector<int>{2, 3}));
+  EXPECT_EQ(*RanksOf(Parse({"--ranks", "6", "--mesh", "tp=3,dp=2"}), {4}),
+            std::vector<int>{6});
+}
+
+TEST(Options, MeshesOfOtherRanksAreRefused) {
+  for (const char* ranks : {"4", "8,4"}) {
+    const auto refused =
+        RanksOf(Parse({"--mesh", "tp=2,pp=4", "--ranks", ranks}), {4});
+    ASSERT_FALSE(refused.ok()) << ranks;
+    EXPECT_EQ(refused.status().message(),
+              "--mesh tp=2,pp=4 is of 8 ranks, and there are 4");
+  }
+  // Products that would wrap around.
+  const Options huge =
+      Parse({"--mesh", "tp=65536,pp=65536,dp=2147483647", "--ranks", "4"});
+  EXPECT_FALSE(RanksOf(huge, {4}).ok());
+}
+
+TEST(Options, MalformedMeshesAreQuoted) {
+  for (const char* text : {"tp2", "tp=0", "tp=2,", "tp=x"}) {
+    const Options options = Parse({"--mesh", text});
+    const auto ranks = RanksOf(options, {4});
+    ASSERT_FALSE(ranks.ok()) << text;
+    EXPECT_NE(ranks.status().message().find(text), std::string::npos);
+    EXPECT_FALSE(OverridesOf(options).ok()) << text;
+  }
+  EXPECT_FALSE(
+      OverridesOf(Parse({"--mesh", "tp=2", "--axis", "mesh=tp2"})).ok());
 }
 
 TEST(Options, FlagsOfNcclTests) {

@@ -135,10 +135,9 @@ StatusOr<std::unique_ptr<Session>> Session::Create(const Options& options) {
 StatusOr<std::vector<int>> Session::Ranks(
     const std::vector<int>& fallback) const {
   const int most = world_->max_ranks();
-  std::vector<int> ranks = options_.ranks;
-  if (ranks.empty()) {
-    ranks = world_->backend() == "mpi" ? std::vector<int>{most} : fallback;
-  }
+  Options asked = options_;
+  if (asked.ranks.empty() && world_->backend() == "mpi") asked.ranks = {most};
+  SP_ASSIGN_OR_RETURN(const std::vector<int> ranks, RanksOf(asked, fallback));
   for (const int n : ranks) {
     if (n > most) {
       return InvalidArgument(
