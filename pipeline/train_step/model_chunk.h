@@ -40,7 +40,9 @@
 #include "layers/zero/sharded_parameters.h"
 #include "pipeline/execution/pipeline_stage.h"
 #include "pipeline/schedule.h"
+#include "pipeline/train_step/learned_positions.h"
 #include "pipeline/train_step/mixture_block.h"
+#include "pipeline/train_step/model_chunk_config.h"
 #include "pipeline/train_step/model_memory.h"
 #include "reference/status.h"
 #include "reference/trained_language_model.h"
@@ -52,34 +54,6 @@ struct ChunkGroups {
   Communicator context;
   Communicator experts;  // Along ep.
 };
-
-struct ModelChunkConfig {
-  LanguageModelConfig model;
-  bool first = false, last = false;
-  Chunk layers;
-  int slots = 1;
-  // Of each micro-batch: the sequences of each rank along ep, this one's at
-  // groups.experts.rank(). None is empty.
-  std::vector<std::vector<int64_t>> sequences;
-  // Of this rank's tokens of a sequence, in the whole one.
-  std::vector<int64_t> positions;
-  ContextScheme scheme = ContextScheme::kRing;
-  SequenceLayout layout = SequenceLayout::kZigzag;
-  bool sequence_parallel = false;
-  Recomputation recompute = Recomputation::kNone;
-};
-
-// The blocks of a chunk, by name, in the order of the model.
-std::vector<std::string> BlocksOfChunk(const ModelChunkConfig& config);
-
-// A use of a block, by name.
-struct NamedUse {
-  std::string block;
-  bool reads = true;
-  bool gradient = false;
-};
-// What an action of a chunk uses, in order.
-std::vector<NamedUse> UsesOf(const ModelChunkConfig& config, ActionKind kind);
 
 class ModelChunk : public PipelineStage {
  public:
@@ -120,8 +94,8 @@ class ModelChunk : public PipelineStage {
              const CollectiveFamily& collectives);
   Status SetUp();
   Status MakeKept(const std::vector<int64_t>& sequences, Kept& kept);
-  TransformerBlockConfig BlockConfig(int64_t sequences) const;
   Kept& KeptOf(const StageVisit& visit);
+  TokenPositions Positions(const Kept& kept) const;
 
   Status Embed(Kept& kept, int micro, void* y);
   Status EmbedBackward(Slot& slot, Pass pass, Kept& kept, int micro,

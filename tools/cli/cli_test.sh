@@ -84,11 +84,11 @@ expect 'backend not built' 6 'not built' "$shardproof" verify --backend cuda
 expect 'explain an unknown case' 2 'collectives' "$shardproof" explain nothing
 
 # --- Meshes -------------------------------------------------------------------
-train=(--filter train_step --dtype f32 --axis model=llama --axis steps=1)
-expect 'a mesh' 0 'train_step +mesh +4 ' "$shardproof" verify "${train[@]}" \
+train=(--filter train_step_llama --dtype f32 --axis steps=1)
+expect 'a mesh' 0 'train_step_llama +mesh +4 ' "$shardproof" verify "${train[@]}" \
   --mesh tp=2,pp=2
 expect 'a mesh in another order' 0 'at 4 ranks .*mesh=pp2xtp2' "$shardproof" \
-  explain train_step --mesh pp=2,tp=2 --axis model=llama --axis steps=1
+  explain train_step_llama --mesh pp=2,tp=2 --axis steps=1
 expect 'a mesh that is none' 2 '"tp2" .* is not name=size' "$shardproof" \
   verify "${train[@]}" --mesh tp2
 brief 'a mesh that is none'
@@ -100,11 +100,11 @@ for command in verify bench mutants; do
   brief "$command: a mesh of other ranks"
 done
 expect 'explain: a mesh of other ranks' 2 'is of 4 ranks, and there are 8' \
-  "$shardproof" explain train_step --mesh tp=2,pp=2 --ranks 8
+  "$shardproof" explain train_step_llama --mesh tp=2,pp=2 --ranks 8
 expect 'a mesh and no case for it' 2 'no chosen case has an axis "mesh"' \
   "$shardproof" verify --filter all_reduce --mesh tp=2
 expect 'a mesh that its model has not' 2 \
-  'instead of model=llama, the rest goes with model=mixtral' \
+  'instead of mesh=ep2, the rest goes with mesh=dp2, pp2, cp2, tp2' \
   "$shardproof" verify "${train[@]}" --mesh ep=2
 brief 'a mesh that its model has not'
 expect 'a schedule that is not in the sample' 2 '--axis matrix=all has it' \
@@ -208,7 +208,7 @@ if command -v mpirun >/dev/null && "$shardproof" doctor | grep -q 'Open MPI'; th
     "$shardproof" verify "${tiny[@]}" --ranks 4
   expect 'a mesh of more ranks than started' 2 'is of 4 ranks, and there are 3' \
     "${mpi[@]}" "$shardproof" verify "${train[@]}" --mesh tp=2,pp=2
-  expect 'mpi mesh' 0 'train_step +mesh +2 ' mpirun --oversubscribe \
+  expect 'mpi mesh' 0 'train_step_llama +mesh +2 ' mpirun --oversubscribe \
     --bind-to none -np 2 "$shardproof" verify "${train[@]}" --mesh pp=2
 fi
 
