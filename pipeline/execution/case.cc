@@ -32,7 +32,8 @@ constexpr NamedSchedule kSchedules[] = {
      "looping stages, chunk after chunk of all micro-batches; Lamy-Poirier, "
      "arXiv:2211.05953"},
     {"chimera",
-     "two 1F1Bs in opposite directions, with a copy of the weights each; Li and "
+     "two 1F1Bs in opposite directions, with a copy of the weights each; Li "
+     "and "
      "Hoefler, arXiv:2107.06925"},
     {"dualpipe",
      "forward and backward in pairs from both ends, with two copies of the "
