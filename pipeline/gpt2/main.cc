@@ -6,7 +6,8 @@
 // It prints the loss of every step, and for each layout the tokens per second and
 // the largest differences from the single device, of losses and of norms of
 // gradients. It exits with 1 where one is more than rounding explains
-// (agreement.h); --runs 0 judges nothing, and saves the time of those runs.
+// (agreement.h), with 2 for options that make no model or layout, and with 6 where
+// training fails; --runs 0 judges nothing, and saves the time of those runs.
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
@@ -195,7 +196,7 @@ int Main(int argc, char** argv) {
   const StatusOr<bool> equal = Run(options);
   if (!equal.ok()) {
     fmt::print(stderr, "{}\n", equal.status().ToString());
-    return 1;
+    return equal.status().code() == StatusCode::kInvalidArgument ? 2 : 6;
   }
   return *equal ? 0 : 1;
 }
