@@ -199,11 +199,14 @@ class Predictor {
         .sequence_parallel = config_.sequence_parallel,
         .recompute = config_.recompute};
   }
-  std::vector<ModelBlock> ModelBlocksOf(int rank) const {
-    return ModelBlocks(model_, {.tp = mesh_.tp(),
-                                .tp_rank = Coordinate("tp", rank),
-                                .ep = mesh_.ep(),
-                                .ep_rank = Coordinate("ep", rank)});
+  const std::vector<ModelBlock>& ModelBlocksOf(int rank) {
+    const ShardPlace place = {.tp = mesh_.tp(),
+                              .tp_rank = Coordinate("tp", rank),
+                              .ep = mesh_.ep(),
+                              .ep_rank = Coordinate("ep", rank)};
+    std::vector<ModelBlock>& known = blocks_[{place.tp_rank, place.ep_rank}];
+    if (known.empty()) known = ModelBlockSizes(model_, place);
+    return known;
   }
   // Of a rank of pp, by the names of its blocks.
   std::map<std::string, Uses> UsesOfStage(int stage_rank) const {
@@ -225,7 +228,7 @@ class Predictor {
 
   // One pass forward and one backward.
   Cost MixtureTensor(const TransformerBlockConfig& block, int rank,
-                     int64_t layer) const {
+                     int64_t layer) {
     const int tp = mesh_.tp();
     Cost cost =
         ParallelAttentionForwardCost(tp, AttentionConfigOf(block), family_) +
@@ -446,6 +449,8 @@ class Predictor {
   const TrainMesh& mesh_;
   const CollectiveFamily& family_;
   const Schedule schedule_;
+  // Of ranks along tp and ep.
+  std::map<std::pair<int, int>, std::vector<ModelBlock>> blocks_;
   MeshCost cost_;
 };
 
@@ -464,37 +469,6 @@ StatusOr<MeshCost> PredictMeshCost(const TrainStepConfig& config,
                                       .micro_batches = config.micro_batches,
                                       .chunks = config.chunks}));
   return Predictor(config, collectives, std::move(schedule)).Run();
-}
-
-double BytesBetweenNodes(const DimensionCost& cost, int ranks_per_node) {
-  double bytes = 0;
-  for (const GroupTraffic& group : cost.groups) {
-    const size_t n = group.ranks.size();
-    size_t edges = 0, crossing = 0;
-    const auto add = [&](size_t a, size_t b) {
-      ++edges;
-      const bool same =
-          group.ranks[a] / ranks_per_node == group.ranks[b] / ranks_per_node;
-      crossing += same ? 0 : 1;
-    };
-    for (size_t a = 0; a < n; ++a) {
-      if (group.around) add(a, (a + 1) % n);
-      for (size_t b = 0; !group.around && b < n; ++b) {
-        if (a != b) add(a, b);
-      }
-    }
-    bytes += static_cast<double>(group.sent.bytes) *
-             static_cast<double>(crossing) / static_cast<double>(edges);
-  }
-  return bytes;
-}
-
-double BytesBetweenNodes(const MeshCost& cost, int ranks_per_node) {
-  double bytes = 0;
-  for (const DimensionCost& row : cost.dimensions) {
-    bytes += BytesBetweenNodes(row, ranks_per_node);
-  }
-  return bytes;
 }
 
 }  // namespace shardproof

@@ -138,21 +138,8 @@ void AppendCounted(const LanguageModelConfig& config, const ShardPlace& place,
   if (left > 0) append(left, true);
 }
 
-}  // namespace
-
-std::vector<int64_t> ModelBlock::Places() const {
-  std::vector<int64_t> places(static_cast<size_t>(count), -1);
-  for (const ParameterShard& p : parameters) {
-    auto at = static_cast<size_t>(p.begin);
-    for (const Chunk& run : p.runs) {
-      for (int64_t i = 0; i < run.count; ++i) places[at++] = run.begin + i;
-    }
-  }
-  return places;
-}
-
-std::vector<ModelBlock> ModelBlocks(const LanguageModelConfig& config,
-                                    const ShardPlace& place) {
+std::vector<ModelBlock> BlocksOf(const LanguageModelConfig& config,
+                                 const ShardPlace& place, bool with_places) {
   std::vector<ModelBlock> blocks;
   const auto block_of = [&](const std::string& name) -> ModelBlock& {
     for (ModelBlock& b : blocks) {
@@ -170,11 +157,38 @@ std::vector<ModelBlock> ModelBlocks(const LanguageModelConfig& config,
     ParameterShard shard = ShardOf(config, place, name.own, p.shape);
     shard.begin = block.count;
     block.count += shard.shape.NumElements();
-    AppendCounted(config, place, p.shape, shard, block);
-    for (Chunk& run : shard.runs) run.begin += p.begin;
+    if (with_places) {
+      AppendCounted(config, place, p.shape, shard, block);
+      for (Chunk& run : shard.runs) run.begin += p.begin;
+    } else {
+      shard.runs.clear();
+    }
     block.parameters.push_back(std::move(shard));
   }
   return blocks;
+}
+
+}  // namespace
+
+std::vector<int64_t> ModelBlock::Places() const {
+  std::vector<int64_t> places(static_cast<size_t>(count), -1);
+  for (const ParameterShard& p : parameters) {
+    auto at = static_cast<size_t>(p.begin);
+    for (const Chunk& run : p.runs) {
+      for (int64_t i = 0; i < run.count; ++i) places[at++] = run.begin + i;
+    }
+  }
+  return places;
+}
+
+std::vector<ModelBlock> ModelBlocks(const LanguageModelConfig& config,
+                                    const ShardPlace& place) {
+  return BlocksOf(config, place, true);
+}
+
+std::vector<ModelBlock> ModelBlockSizes(const LanguageModelConfig& config,
+                                        const ShardPlace& place) {
+  return BlocksOf(config, place, false);
 }
 
 }  // namespace shardproof

@@ -70,6 +70,10 @@ struct ModelBlock {
 // All blocks, in the order of their parameters.
 std::vector<ModelBlock> ModelBlocks(const LanguageModelConfig& config,
                                     const ShardPlace& place);
+// The same without `runs` and `counted`, which take time and memory for each
+// element: of models too large to be held.
+std::vector<ModelBlock> ModelBlockSizes(const LanguageModelConfig& config,
+                                        const ShardPlace& place);
 
 }  // namespace shardproof
 

@@ -13,7 +13,7 @@ For each folder F with a case.cc it makes
 
     F              library: F/*.h and F/*.cc but case.cc, case_* and *_test.cc. Usable alone: it does not know the harness.
     F_case         case.cc, which registers the case, and case_*.{h,cc}, where it is long. Linked whole (alwayslink), since
-                   nothing refers to it by name.
+                   nothing refers to it by name. Its headers are for those who look into the parameters of an Instance.
     F_unit_test    F/*_test.cc, if there are any, with GoogleTest's main
     F_test         the case's conformance through GoogleTest, with ranks as threads
     F_mpi_test     the same binary under mpirun, once per number of ranks; a visible skip where there is no MPI
@@ -86,7 +86,8 @@ def _library(folder, deps, visibility):
 def _case(folder, case_deps):
     native.cc_library(
         name = folder + "_case",
-        srcs = [folder + "/case.cc"] + native.glob([folder + "/case_*.cc", folder + "/case_*.h"]),
+        srcs = [folder + "/case.cc"] + native.glob([folder + "/case_*.cc"]),
+        hdrs = native.glob([folder + "/case_*.h"]),
         alwayslink = True,
         visibility = ["//:users_of_cases"],
         deps = [":" + folder, _HARNESS] + case_deps,

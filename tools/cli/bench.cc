@@ -5,6 +5,7 @@
 
 #include "tools/cli/commands.h"
 #include "tools/cli/jobs.h"
+#include "tools/cli/mesh_report.h"
 #include "tools/cli/session.h"
 #include "tools/cli/table.h"
 #include "tools/cli/workload.h"
@@ -106,6 +107,7 @@ ExitCode RunBench(const Options& given) {
   if (!ranks.ok()) return Refuse(ranks.status());
   auto jobs = Choose(options, *ranks);
   if (!jobs.ok()) return Refuse(jobs.status());
+  if (s.leader()) PrintNotesOnOrder(*jobs);
   if (options.time_budget > 0) Interleave(*jobs);
   BenchTable table;
   Summary summary;

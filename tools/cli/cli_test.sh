@@ -54,7 +54,7 @@ expect help 0 'Exit codes' "$shardproof" --help
 for command in list run verify bench explain mutants doctor; do
   expect "$command --help" 0 'Usage' "$shardproof" "$command" --help
 done
-for command in list draw trace check; do
+for command in list draw trace check mesh; do
   expect "pipeline $command --help" 0 'Usage' "$shardproof" pipeline "$command" --help
 done
 expect 'no command' 2 'shardproof: .*subcommand' "$shardproof"
@@ -89,6 +89,12 @@ expect 'a mesh' 0 'train_step_llama +mesh +4 ' "$shardproof" verify "${train[@]}
   --mesh tp=2,pp=2
 expect 'a mesh in another order' 0 'at 4 ranks .*mesh=pp2xtp2' "$shardproof" \
   explain train_step_llama --mesh pp=2,tp=2 --axis steps=1
+grep -qE 'pp=2,tp=2 sends .* between nodes of 2 ranks; tp=2,pp=2, .* sends ' out ||
+  fail 'a mesh in another order: not compared with the usual one'
+for command in verify bench; do
+  expect "$command: a mesh in another order" 0 'note: a step of llama on pp=2,tp=2 sends ' \
+    "$shardproof" "$command" "${train[@]}" --mesh pp=2,tp=2
+done
 expect 'a mesh that is none' 2 '"tp2" .* is not name=size' "$shardproof" \
   verify "${train[@]}" --mesh tp2
 brief 'a mesh that is none'
@@ -271,6 +277,32 @@ expect 'pipeline draw: unknown file' 2 'ends neither in .svg nor in .csv' \
   "$shardproof" pipeline draw -o zb.pdf
 expect 'pipeline draw: nowhere to write' 5 'cannot write /nowhere/zb.svg' \
   "$shardproof" pipeline draw -o /nowhere/zb.svg
+
+expect 'pipeline mesh' 0 'tp +4 +2 .* 50.0 %' "$shardproof" pipeline mesh \
+  --mesh pp=2,tp=4 --nodes-of 4
+grep -qE '^pp=2,tp=4 sends .* between nodes of 4 ranks; tp=4,pp=2, .* sends ' out ||
+  fail 'pipeline mesh: not compared with the usual order'
+grep -q '^llama-3.1-8b on pp=2,tp=4, 8 ranks: 32 blocks of 4096' out ||
+  fail 'pipeline mesh: of which model'
+expect 'pipeline mesh: experts' 0 'depends on the routing' "$shardproof" \
+  pipeline mesh --mesh ep=4,tp=2 --model mixtral
+expect 'pipeline mesh: none' 2 'mesh is required' "$shardproof" pipeline mesh
+mesh_refused() {
+  expect "pipeline mesh: $1" 2 "$2" "$shardproof" pipeline mesh --mesh "${@:3}"
+  brief "pipeline mesh: $1"
+}
+mesh_refused malformed '"tp2" .* is not name=size' tp2
+mesh_refused 'twice the same' 'tp comes twice' tp=2,tp=4
+mesh_refused 'a dimension that is none' 'no dimension "qp"; there are tp, cp' qp=2
+mesh_refused 'too many ranks' 'more than 4096 ranks' tp=65536,pp=65536,dp=9
+mesh_refused 'too few heads' '32 heads for 64 ranks along tp' tp=64
+mesh_refused 'too few blocks' '64 stages of a model of 32 blocks' pp=64
+mesh_refused 'no experts' 'experts for 2 ranks along ep' ep=2
+mesh_refused 'no such stage of ZeRO' '--zero' tp=2 --zero 4
+mesh_refused 'no node' '--nodes-of' tp=2 --nodes-of 0
+mesh_refused 'no such model' 'llama-3.1-8b' tp=2 --model lama
+mesh_refused 'a model of another kind' 'no latent attention' tp=2 --model deepseek-v3
+mesh_refused 'no such schedule' 'there is no schedule "x"' pp=2 --schedule x
 
 if ((failures > 0)); then
   echo "$failures checks failed"

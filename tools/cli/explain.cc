@@ -11,6 +11,7 @@
 
 #include "tools/cli/commands.h"
 #include "tools/cli/jobs.h"
+#include "tools/cli/mesh_report.h"
 #include "tools/cli/table.h"
 #include "tools/harness/trace.h"
 
@@ -253,6 +254,16 @@ std::vector<const ErasedVariant*> VariantsToTrace(const CaseInfo& info,
   return chosen;
 }
 
+// Of a training step on several ranks; nothing else has a mesh.
+void PrintMesh(const Instance& instance) {
+  const std::optional<TrainStepConfig> step = TrainStepOf(instance);
+  if (!step.has_value() || step->mesh.ranks() == 1) return;
+  const auto report = MeshReport(*step, NodeOf(step->mesh.ranks()));
+  fmt::print(
+      "\nAlong the mesh (`shardproof pipeline mesh` shows any other)\n{}",
+      report.ok() ? *report : report.status().message());
+}
+
 ExitCode Explain(const CaseInfo& info, const std::vector<Job>& jobs,
                  const Options& options, World& world) {
   const Instance& instance = jobs.front().instance;
@@ -264,6 +275,7 @@ ExitCode Explain(const CaseInfo& info, const std::vector<Job>& jobs,
   PrintFloor(info, instance);
   fmt::print("\nVariants\n");
   PrintVariants(info, instance);
+  PrintMesh(instance);
   ExitCode code = kExitPass;
   const auto variants =
       VariantsToTrace(info, instance, jobs, !options.variant.empty());

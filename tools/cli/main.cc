@@ -105,7 +105,8 @@ int Main(int argc, char** argv) {
   PipelineOptions pipeline_options;
   CLI::App* pipeline = app.add_subcommand(
       "pipeline",
-      "Pipeline schedules: list, draw, trace, check a table of one's own");
+      "Pipeline schedules: list, draw, trace, check a table of one's own; what "
+      "a mesh of ranks sends");
   AddPipelineCommands(*pipeline, pipeline_options,
                       [&](ExitCode c) { code = c; });
 

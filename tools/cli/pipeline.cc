@@ -223,6 +223,7 @@ void AddPipelineCommands(CLI::App& app, PipelineOptions& options,
       ->required();
   AddCosts(*check, options);
   check->callback([&options, finish] { finish(Check(options)); });
+  AddPipelineMesh(app, options.mesh, finish);
 }
 
 }  // namespace shardproof

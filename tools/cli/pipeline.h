@@ -1,4 +1,4 @@
-// shardproof pipeline: schedules as lists, drawings, traces and tables.
+// shardproof pipeline: schedules as lists, drawings, traces and tables, and meshes.
 #ifndef SHARDPROOF_TOOLS_CLI_PIPELINE_H_
 #define SHARDPROOF_TOOLS_CLI_PIPELINE_H_
 
@@ -8,6 +8,7 @@
 
 #include "pipeline/simulator.h"
 #include "tools/cli/exit_code.h"
+#include "tools/cli/pipeline_mesh.h"
 
 namespace shardproof {
 
@@ -20,9 +21,10 @@ struct PipelineOptions {
   StageCosts costs;
   std::string output;  // .svg or .csv, empty: none; of a trace, .json.
   std::string file;    // To check.
+  PipelineMeshOptions mesh;
 };
 
-// list, draw, trace and check, which give their exit code to `done`. `options` must
+// list, draw, trace, check and mesh, which give their exit code to `done`. `options` must
 // live until the line is parsed.
 void AddPipelineCommands(CLI::App& app, PipelineOptions& options,
                          std::function<void(ExitCode)> done);

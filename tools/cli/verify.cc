@@ -3,6 +3,7 @@
 
 #include "tools/cli/commands.h"
 #include "tools/cli/jobs.h"
+#include "tools/cli/mesh_report.h"
 #include "tools/cli/session.h"
 #include "tools/cli/table.h"
 
@@ -16,6 +17,7 @@ ExitCode RunVerify(const Options& options) {
   if (!ranks.ok()) return Refuse(ranks.status());
   auto jobs = ChooseJobs(options, Purpose::kVerify, *ranks);
   if (!jobs.ok()) return Refuse(jobs.status());
+  if (s.leader()) PrintNotesOnOrder(*jobs);
   if (options.time_budget > 0) Interleave(*jobs);
   VerifyTable table;
   Summary summary;
