@@ -53,6 +53,9 @@ void Name(const char* what, int pid, int tid, const std::string& name,
                     {"args", {{"sort_index", kind == "process" ? pid : tid}}}});
 }
 
+// Microseconds on a grid that has whole nanoseconds and no error in binary.
+double OnGrid(double microseconds) { return std::round(microseconds * 8) / 8; }
+
 Json Slice(const Schedule& s, int rank, size_t i) {
   const std::vector<Action>& actions = s.actions[static_cast<size_t>(rank)];
   const Action& action = actions[i];
@@ -91,8 +94,9 @@ StatusOr<std::string> ChromeTrace(const Schedule& schedule,
         Json slice = Slice(schedule, rank, i);
         slice["pid"] = pid;
         slice["tid"] = tid;
-        slice["ts"] = times[i].start * microseconds;
-        slice["dur"] = (times[i].end - times[i].start) * microseconds;
+        const double start = OnGrid(times[i].start * microseconds);
+        slice["ts"] = start;
+        slice["dur"] = OnGrid(times[i].end * microseconds) - start;
         events.push_back(std::move(slice));
       }
     }

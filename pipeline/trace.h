@@ -11,6 +11,10 @@
 // "pipeline"; the first of a pair that can be computed together has the second as
 // "with". Process number k has pid k + 1, rank r tid r + 1: 0 means the idle thread.
 //
+// Times are rounded to 1/8 microsecond. Slices of a lane may nest but not overlap,
+// and readers count in nanoseconds: so the end of one and the begin of the next are
+// the same number there too, whichever way it is rounded.
+//
 // Source: Trace Event Format, Google (2016): "X" events in microseconds, "M"
 // events for names and their order.
 #ifndef SHARDPROOF_PIPELINE_TRACE_H_

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -66,8 +67,8 @@ TEST(ChromeTrace, HasEveryActionWhereItIs) {
       // In microseconds.
       const TimeSpan& time = simulated->times[static_cast<size_t>(rank)][i];
       const double unit = pid == 1 ? 1e3 : 2e3, begins = pid == 1 ? 0 : 1e6;
-      EXPECT_NEAR(event["ts"], begins + time.start * unit, 1e-6);
-      EXPECT_NEAR(event["dur"], (time.end - time.start) * unit, 1e-6);
+      EXPECT_NEAR(event["ts"], begins + time.start * unit, 1.0 / 16);
+      EXPECT_NEAR(event["dur"], (time.end - time.start) * unit, 1.0 / 8);
     }
     ASSERT_EQ(slices.size(), 8U);
     for (const auto& [lane, count] : slices) {
@@ -128,6 +129,37 @@ TEST(ChromeTrace, RefusesTimesThatAreNotTheSchedules) {
   EXPECT_EQ(refusal(times), "measured: rank 0, action 1, F1: from 2 to 1");
   times[0][1] = {0, std::nan("")};
   EXPECT_EQ(refusal(times), "measured: rank 0, action 1, F1: from 0 to nan");
+}
+
+// As viewers read times: whole nanoseconds, rounded or cut off.
+TEST(ChromeTrace, SlicesOfALaneDoNotOverlapInNanoseconds) {
+  for (const ScheduleInfo& info : Schedules()) {
+    SCOPED_TRACE(info.name);
+    const Schedule s =
+        *BuildSchedule(info.name, {4, 8, info.takes_chunks ? 2 : 1});
+    const auto simulated =
+        Simulate(s, {.forward = 0.1, .input = 0.7 / 3, .weight = 0.3});
+    const Json trace = Json::parse(
+        *ChromeTrace(s, {{.name = "predicted", .times = simulated->times},
+                         {.name = "measured",
+                          .times = simulated->times,
+                          .seconds = 1e-4 / 3}}));
+    for (const bool round : {false, true}) {
+      const auto nanoseconds = [&](double microseconds) {
+        const double n = microseconds * 1000;
+        return static_cast<int64_t>(round ? std::llround(n) : std::trunc(n));
+      };
+      std::map<std::pair<int, int>, int64_t> ends;
+      for (const Json& event : trace["traceEvents"]) {
+        if (event["ph"] != "X") continue;
+        int64_t& end = ends[{event["pid"], event["tid"]}];
+        const int64_t begin = nanoseconds(event["ts"]);
+        ASSERT_GE(begin, end) << event;
+        end = begin + nanoseconds(event["dur"]);
+      }
+      EXPECT_EQ(ends.size(), 8U);
+    }
+  }
 }
 
 // JSON is UTF-8.

@@ -1,8 +1,6 @@
 // What a schedule's bubble is when it runs, beside what the simulator says.
 //
-// Stages do nothing but take their time: they sleep, so that many ranks fit on few
-// cores, and so that nothing slows a rank down but what it waits for. Of each step
-// are measured
+// Stages do nothing but take their time (sleeping_run.h). Of each step are measured
 //
 //     F, I, W, B      the mean time of an action of each kind
 //     link            from an action's end to the begin of one that waited for its

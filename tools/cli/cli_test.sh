@@ -254,6 +254,44 @@ assert (first['name'], first['ts'], first['dur']) == ('F0', 0, 2000), first
 END
   fail 'pipeline trace: zb.json is not the schedule'
 fi
+expect 'pipeline trace: measured' 0 '^a step took .* ms were predicted: [+-].* %' \
+  "$shardproof" pipeline trace --measure --unit 200us --schedule zb_v --stages 3 \
+  --microbatches 6 -o both.json
+if ! python3 - both.json <<'END'; then
+import json, sys
+events = json.load(open(sys.argv[1]))['traceEvents']
+names = [(e['pid'], e['args']['name']) for e in events if e['name'] == 'process_name']
+assert names == [(1, 'predicted'), (2, 'measured')], names
+lanes = {}
+for e in events:
+    if e['ph'] == 'X':
+        lanes.setdefault((e['pid'], e['tid']), []).append(e)
+assert set(lanes) == {(pid, tid) for pid in (1, 2) for tid in (1, 2, 3)}, lanes.keys()
+for (pid, tid), slices in lanes.items():
+    assert len(slices) == 6 * 2 * 3, len(slices)
+    assert [e['name'] for e in slices] == [e['name'] for e in lanes[1, tid]]
+    for before, after in zip(slices, slices[1:]):
+        assert before['ts'] + before['dur'] <= after['ts'], (before, after)
+for pid in (1, 2):
+    assert min(e['ts'] for e in events if e['ph'] == 'X' and e['pid'] == pid) == 0
+# A forward pass of one of two chunks is half a unit, of 200 microseconds.
+assert lanes[1, 1][0]['dur'] == 100, lanes[1, 1][0]
+END
+  fail 'pipeline trace: both.json is not the schedule twice'
+fi
+trace_refused() {
+  expect "pipeline trace: $1" 2 "$2" "$shardproof" pipeline trace -o x.json "${@:3}"
+  brief "pipeline trace: $1"
+}
+trace_refused 'no unit' '--unit 5: not a time' --unit 5
+trace_refused 'an empty unit' '--unit 0ms: not a time' --unit 0ms
+trace_refused 'a unit that is no number' '--unit nanms: not a time' --unit nanms
+trace_refused 'too long' '4 steps of 880 s are more than 600 s' --measure --unit 20s \
+  --microbatches 41 --schedule one_f_one_b --weight 0 --input 0
+trace_refused 'pairs at once' '--overlapped and --measure' --measure \
+  --schedule dualpipe --overlapped 2
+trace_refused 'too many threads' 'at most 64 of them, not 65' --measure --stages 65
+trace_refused 'no costs' 'nothing takes time' --measure --forward 0 --input 0 --weight 0
 expect 'pipeline trace: no file' 2 'output is required' \
   "$shardproof" pipeline trace --schedule zb_h1
 expect 'pipeline trace: refused' 2 'zb_h2 needs 7 micro-batches for 4 ranks, not 6' \

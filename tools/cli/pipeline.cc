@@ -4,14 +4,17 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <utility>
+#include <vector>
 
 #include "pipeline/drawing.h"
 #include "pipeline/registry.h"
 #include "pipeline/schedule_csv.h"
+#include "pipeline/speed/sleeping_run.h"
 #include "pipeline/trace.h"
 #include "pipeline/validator.h"
 #include "tools/cli/commands.h"
@@ -125,16 +128,92 @@ Status Draw(const PipelineOptions& options) {
   return OkStatus();
 }
 
+// Of "2ms".
+StatusOr<double> SecondsOf(const std::string& text) {
+  constexpr std::pair<std::string_view, double> kUnits[] = {
+      {"us", 1e-6}, {"ms", 1e-3}, {"s", 1}};
+  double value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, value);
+  for (const auto& [name, seconds] : kUnits) {
+    if (error != std::errc() || std::string_view(at, end) != name) continue;
+    // Not where it is no number.
+    if (value * seconds >= 1e-6 && value * seconds <= 3600) {
+      return value * seconds;
+    }
+  }
+  return InvalidArgument(
+      "--unit {}: not a time of 1us to an hour, such as 500us, 2ms or 1s",
+      text);
+}
+
+constexpr int kMeasuredSteps = 3;
+
+// What would take too long, or is not what the executor does.
+Status CheckMeasurable(const PipelineOptions& options, const Simulation& s,
+                       double unit) {
+  constexpr int kMostRanks = 64;
+  constexpr double kMostSeconds = 600;
+  if (options.costs.overlapped.has_value()) {
+    return InvalidArgument(
+        "--overlapped and --measure: a rank that runs computes a pair one "
+        "after the other");
+  }
+  if (options.stages > kMostRanks) {
+    return InvalidArgument(
+        "--measure runs each rank as a thread, at most {} of them, not {}",
+        kMostRanks, options.stages);
+  }
+  if (s.makespan <= 0) {
+    return InvalidArgument("--measure: with these costs nothing takes time");
+  }
+  const double seconds = (1 + kMeasuredSteps) * s.makespan * unit;
+  if (seconds <= kMostSeconds) return OkStatus();
+  return InvalidArgument(
+      "--measure: {} steps of {:.4g} s are more than {:.0f} s: a shorter "
+      "--unit "
+      "than {}, or smaller costs",
+      1 + kMeasuredSteps, s.makespan * unit, kMostSeconds, options.unit);
+}
+
+// The step whose time is the median one, from 0 on; says what it took.
+StatusOr<ActionTimes> Measure(const Schedule& schedule,
+                              const PipelineOptions& options,
+                              const Simulation& simulation, double unit) {
+  SP_RETURN_IF_ERROR(CheckMeasurable(options, simulation, unit));
+  SP_ASSIGN_OR_RETURN(const std::vector<ActionTimes> steps,
+                      RunSleeping(schedule, {.costs = options.costs,
+                                             .seconds = unit,
+                                             .steps = kMeasuredSteps}));
+  ActionTimes times = MedianStep(steps);
+  const TimeSpan span = SpanOf(times);
+  for (std::vector<TimeSpan>& of_rank : times) {
+    for (TimeSpan& t : of_rank) t = {t.start - span.start, t.end - span.start};
+  }
+  const double measured = span.end - span.start;
+  const double predicted = simulation.makespan * unit;
+  fmt::print(
+      "a step took {:.4g} ms (the median of {}), and {:.4g} ms were predicted: "
+      "{:+.4g} ms, {:+.1f} %\n",
+      1e3 * measured, kMeasuredSteps, 1e3 * predicted,
+      1e3 * (measured - predicted), 100 * (measured / predicted - 1));
+  return times;
+}
+
 Status Trace(const PipelineOptions& options) {
+  SP_ASSIGN_OR_RETURN(const double unit, SecondsOf(options.unit));
   SP_ASSIGN_OR_RETURN(const Schedule schedule, Build(options));
   SP_ASSIGN_OR_RETURN(const Simulation simulation,
                       Simulate(schedule, options.costs));
   SP_RETURN_IF_ERROR(CheckMemory(schedule, simulation, options.memory_limit));
-  SP_ASSIGN_OR_RETURN(
-      const std::string trace,
-      ChromeTrace(
-          schedule,
-          {{.name = "predicted", .times = simulation.times, .seconds = 1e-3}}));
+  std::vector<TraceProcess> lanes = {
+      {.name = "predicted", .times = simulation.times, .seconds = unit}};
+  if (options.measure) {
+    SP_ASSIGN_OR_RETURN(ActionTimes times,
+                        Measure(schedule, options, simulation, unit));
+    lanes.push_back({.name = "measured", .times = std::move(times)});
+  }
+  SP_ASSIGN_OR_RETURN(const std::string trace, ChromeTrace(schedule, lanes));
   SP_RETURN_IF_ERROR(WriteFile(options.output, trace));
   fmt::print("wrote {}: open it in ui.perfetto.dev\n", options.output);
   return OkStatus();
@@ -210,12 +289,17 @@ void AddPipelineCommands(CLI::App& app, PipelineOptions& options,
   draw->callback([&options, finish] { finish(Draw(options)); });
   CLI::App* trace = app.add_subcommand(
       "trace",
-      "A schedule over time for ui.perfetto.dev; a unit of the costs is a "
-      "millisecond");
+      "A schedule over time for ui.perfetto.dev, as predicted and as measured");
   AddShape(*trace, options);
   AddCosts(*trace, options);
   trace->add_option("-o,--output", options.output, "The file to write (.json)")
       ->required();
+  trace->add_option("--unit", options.unit,
+                    "What a unit of the costs is: 500us, 2ms, 1s (1ms)");
+  trace->add_flag(
+      "--measure", options.measure,
+      "Also run it, on threads whose stages sleep as long as they "
+      "cost, and show both; the longer a unit, the less else counts");
   trace->callback([&options, finish] { finish(Trace(options)); });
   CLI::App* check = app.add_subcommand(
       "check", "Proves that a schedule in a .csv file runs, or says why not");

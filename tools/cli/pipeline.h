@@ -21,6 +21,9 @@ struct PipelineOptions {
   StageCosts costs;
   std::string output;  // .svg or .csv, empty: none; of a trace, .json.
   std::string file;    // To check.
+  // Of a trace.
+  std::string unit = "1ms";  // Of the costs.
+  bool measure = false;
   PipelineMeshOptions mesh;
 };
 
