@@ -113,6 +113,9 @@ expect 'a mesh that its model has not' 2 \
   'instead of mesh=ep2, the rest goes with mesh=dp2, pp2, cp2, tp2' \
   "$shardproof" verify "${train[@]}" --mesh ep=2
 brief 'a mesh that its model has not'
+expect 'more stages than blocks' 2 '16 stages of a model of [0-9]+ blocks' \
+  "$shardproof" verify "${train[@]}" --mesh pp=16
+brief 'more stages than blocks'
 expect 'a schedule that is not in the sample' 2 '--axis matrix=all has it' \
   "$shardproof" verify "${train[@]}" --mesh tp=2,pp=4 --axis schedule=chimera \
   --axis zero=3 --axis sequence_parallel=true

@@ -129,6 +129,31 @@ std::optional<TrainStepConfig> TrainStepOf(const Instance& instance) {
   return train_step::ConfigOf(*p);
 }
 
+std::string WhyNotOnMesh(const CaseInfo& info, const std::string& mesh) {
+  const auto named = [](const char* name) {
+    return [name](const AxisInfo& axis) { return axis.name == name; };
+  };
+  const auto end = info.axes.end();
+  const auto models = std::find_if(info.axes.begin(), end, named("model"));
+  if (models == end || std::none_of(info.axes.begin(), end, named("mesh"))) {
+    return "";
+  }
+  std::string why;
+  for (const std::string& model : models->verify) {
+    train_step::P p;
+    p.matrix = train_step::Matrix::kAll;
+    if (!ParseAxisValue(model, &p.model).ok() ||
+        !ParseAxisValue(mesh, &p.mesh).ok()) {
+      return "";
+    }
+    p.ranks = p.mesh.ranks();
+    const std::optional<std::string> reason = train_step::Skip(p);
+    if (!reason) return "";
+    why += fmt::format("{}{}: {}", why.empty() ? "" : "; ", model, *reason);
+  }
+  return why;
+}
+
 void PrintNotesOnOrder(const std::vector<Job>& jobs) {
   std::set<std::string> seen;
   for (const Job& job : jobs) {

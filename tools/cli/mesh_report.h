@@ -37,6 +37,9 @@ StatusOr<std::string> OrderSentence(const TrainStepConfig& config,
 
 // Of an instance that is a training step on a mesh; of any other none.
 std::optional<TrainStepConfig> TrainStepOf(const Instance& instance);
+// Why a case of training steps takes no such mesh, of any of its models; empty
+// for one that does, and for another case.
+std::string WhyNotOnMesh(const CaseInfo& info, const std::string& mesh);
 // A line on stderr for each mesh among the jobs that is not in the usual order.
 void PrintNotesOnOrder(const std::vector<Job>& jobs);
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "tools/cli/mesh_report.h"
+
 namespace shardproof {
 namespace {
 
@@ -116,6 +118,16 @@ std::string WhyNone(const std::vector<const CaseInfo*>& cases,
     const std::string why =
         WhyNone(*info, OverridesFor(*info, overrides), purpose, ranks);
     if (!why.empty()) return fmt::format("for {}, {}", info->name, why);
+  }
+  // What is asked of one mesh can be said without another that would do.
+  const auto mesh = overrides.find("mesh");
+  if (mesh != overrides.end() && mesh->second.size() == 1) {
+    std::vector<std::string> reasons;
+    for (const CaseInfo* info : cases) {
+      std::string why = WhyNotOnMesh(*info, mesh->second[0]);
+      if (!why.empty()) reasons.push_back(std::move(why));
+    }
+    if (!reasons.empty()) return fmt::format("{}", fmt::join(reasons, "; "));
   }
   return "the values of --axis exclude one another, and no other value of one "
          "of them helps";
