@@ -63,6 +63,7 @@ class Mutation {
              const Instance& instance, const RunOptions& run, double seconds);
 
   uint64_t seed_;
+  double slowest_ = 0;  // Run of the last Baseline, in seconds.
   std::unique_ptr<World> world_;
   std::unique_ptr<Watchdog> watchdog_;
 };
