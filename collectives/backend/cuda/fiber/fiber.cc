@@ -10,8 +10,8 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-// What runs between telling ThreadSanitizer of a switch and the switch itself would be ascribed to the wrong fiber, and a
-// function that one fiber enters and another leaves would upset its stacks.
+// What runs between telling ThreadSanitizer of a switch and the switch itself would be ascribed to the wrong fiber, and
+// a function that one fiber enters and another leaves would upset its stacks.
 #define SHARDPROOF_NOT_INSTRUMENTED \
   __attribute__((noinline, no_sanitize("thread")))
 

@@ -3,7 +3,8 @@
 //     a.Start(entry, argument);      // once; runs when it is first switched to
 //     Fiber::Switch(here, a, true);  // returns when somebody switches to `here`
 //
-// Switch(.., synchronizes): whether what came before the switch happens before what comes after it, for ThreadSanitizer.
+// Switch(.., synchronizes): whether what came before the switch happens before what comes after it, for
+// ThreadSanitizer.
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_CUDA_FIBER_FIBER_H_
 #define SHARDPROOF_COLLECTIVES_BACKEND_CUDA_FIBER_FIBER_H_
 

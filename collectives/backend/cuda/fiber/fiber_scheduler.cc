@@ -1,5 +1,6 @@
-// The scheduler is the fiber that called Run. It alone chooses, counts and wakes; another fiber writes down what it stopped
-// for and switches to it. What both touch is relaxed atomics, which ThreadSanitizer takes for neither a race nor an order.
+// The scheduler is the fiber that called Run. It alone chooses, counts and wakes; another fiber writes down what it
+// stopped for and switches to it. What both touch is relaxed atomics, which ThreadSanitizer takes for neither a race
+// nor an order.
 #include "collectives/backend/cuda/fiber/fiber_scheduler.h"
 
 #include <algorithm>
@@ -38,8 +39,8 @@ enum class Stop : uint8_t {
   kDone,
 };
 
-// Where the threads of a block, or of a rank, wait for each other. Consecutive rounds have sync addresses of their own: a thread
-// that is early in the next round must not lend its order to one that is late in this.
+// Where the threads of a block, or of a rank, wait for each other. Consecutive rounds have sync addresses of their own:
+// a thread that is early in the next round must not lend its order to one that is late in this.
 struct Barrier {
   std::array<char, 2> sync{};
   int waiting = 0;
@@ -133,9 +134,9 @@ class FiberScheduler::Impl {
   std::vector<int> done_in_block_;
 };
 
-// Every fiber stays in here for as long as the scheduler lives. Between two runs it waits at (*); the switches that begin and
-// end a run are the only ones that order anything, so that they must not fall between two fibers' turns: all begin
-// before the first turn, and end after the last.
+// Every fiber stays in here for as long as the scheduler lives. Between two runs it waits at (*); the switches that
+// begin and end a run are the only ones that order anything, so that they must not fall between two fibers' turns: all
+// begin before the first turn, and end after the last.
 void FiberScheduler::Impl::Loop(void* slot) {
   auto& self = *static_cast<Slot*>(slot);
   Impl& impl = *self.thread.scheduler_->impl_;
@@ -183,8 +184,8 @@ Status FiberScheduler::Impl::Prepare(FiberScheduler* owner) {
   return OkStatus();
 }
 
-// Turns that are drawn evenly keep all ranks in step, and what goes wrong only when one is far ahead is never seen. So most
-// seeds favour somebody: a rank, a block, or whoever ran last.
+// Turns that are drawn evenly keep all ranks in step, and what goes wrong only when one is far ahead is never seen. So
+// most seeds favour somebody: a rank, a block, or whoever ran last.
 void FiberScheduler::Impl::DrawWeights(const FiberSchedule& schedule) {
   const uint64_t style = NextRandom(random_) % 4;
   sticky_ = style == 3;

@@ -4,8 +4,9 @@
 //     the order in which they take turns is a function of the seed
 //
 // A fiber runs until it reaches a barrier, waits for a flag, writes one, or, now and then, touches data (Preempt). So
-// one run is one interleaving, the same for the same seed, and many seeds are many interleavings. When nobody can go on, the
-// run ends with a report of who waits for what; so it does when threads of a block part at a barrier, or return from one.
+// one run is one interleaving, the same for the same seed, and many seeds are many interleavings. When nobody can go
+// on, the run ends with a report of who waits for what; so it does when threads of a block part at a barrier, or return
+// from one.
 //
 //     FiberScheduler scheduler;
 //     const Status status = scheduler.Run({.ranks = 4, .blocks = 2, .threads = 8}, {.seed = 7}, [&](FiberThread& thread) {
@@ -15,18 +16,20 @@
 //       thread.Spin(&flag, {.what = "the flag", .wanted = 1}, [&] { return __atomic_load_n(&flag, __ATOMIC_ACQUIRE) == 1; });
 //     });
 //
-// Under ThreadSanitizer every fiber is a thread of its own (its fiber API), and only what a GPU gives is an order between
-// two of them: a barrier, the end of a kernel, or a release that an acquire reads. Taking turns is none. So a store that should
-// have been a release is reported as a data race although every interleaving that runs is sequentially consistent.
+// Under ThreadSanitizer every fiber is a thread of its own (its fiber API), and only what a GPU gives is an order
+// between two of them: a barrier, the end of a kernel, or a release that an acquire reads. Taking turns is none. So a
+// store that should have been a release is reported as a data race although every interleaving that runs is
+// sequentially consistent.
 //
-// What it cannot see: the scopes of PTX (.gpu, .sys), the divergence of warps, asynchronous copies, tensor cores, and any
-// reordering that needs relaxed memory to show in the data. For the last there is ThreadSanitizer.
+// What it cannot see: the scopes of PTX (.gpu, .sys), the divergence of warps, asynchronous copies, tensor cores, and
+// any reordering that needs relaxed memory to show in the data. For the last there is ThreadSanitizer.
 //
-// Errors of Run: kInternal "deadlock: ...", "divergence: ..." or "no end after ..."; kOutOfMemory. After an error the fibers
-// are abandoned where they stand: destructors on their stacks do not run, so a body keeps nothing there that needs one.
+// Errors of Run: kInternal "deadlock: ...", "divergence: ..." or "no end after ..."; kOutOfMemory. After an error the
+// fibers are abandoned where they stand: destructors on their stacks do not run, so a body keeps nothing there that
+// needs one.
 //
-// Rejected: a CPU thread for each CUDA thread (hundreds of them, in orders that no seed repeats), and an interpreter of PTX
-// (exact in what it covers, and a project of its own).
+// Rejected: a CPU thread for each CUDA thread (hundreds of them, in orders that no seed repeats), and an interpreter of
+// PTX (exact in what it covers, and a project of its own).
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_CUDA_FIBER_FIBER_SCHEDULER_H_
 #define SHARDPROOF_COLLECTIVES_BACKEND_CUDA_FIBER_FIBER_SCHEDULER_H_
 
@@ -59,8 +62,8 @@ struct SpinNote {
   const char* what = "a flag";
   int peer = -1;
   uint32_t wanted = 0;
-  // The turn at which the wait ends unsuccessfully; 0: never. Turns count on as long as anybody can go on, and when nobody
-  // can they jump to the first deadline: a clock that no load of the machine disturbs.
+  // The turn at which the wait ends unsuccessfully; 0: never. Turns count on as long as anybody can go on, and when
+  // nobody can they jump to the first deadline: a clock that no load of the machine disturbs.
   uint64_t deadline = 0;
 };
 

@@ -1,5 +1,5 @@
-// What the scheduler promises. Whether ThreadSanitizer sees a race is asked of a child process: this program with the name of
-// a race as its argument.
+// What the scheduler promises. Whether ThreadSanitizer sees a race is asked of a child process: this program with the
+// name of a race as its argument.
 #include "collectives/backend/cuda/fiber/fiber_scheduler.h"
 
 #include <gtest/gtest.h>
@@ -169,6 +169,7 @@ TEST(FiberSchedulerTest, ReportsDivergence) {
         << left.ToString();
     const Status parted =
         scheduler.Run(block, {.seed = seed}, [](FiberThread& thread) {
+          // NOLINTNEXTLINE(bugprone-branch-clone): two barriers, in two lines.
           if (thread.thread() == 1) {
             thread.Sync();
           } else {
@@ -230,7 +231,8 @@ TEST(FiberSchedulerTest, TheSlowRankFallsBehind) {
   }
 }
 
-// --- ThreadSanitizer -----------------------------------------------------------------------------------------------------
+// --- ThreadSanitizer
+// -----------------------------------------------------------------------------------------------------
 
 // Rank 0 writes data and then a flag; rank 1 waits for the flag and reads.
 int PassAMessage(int order) {

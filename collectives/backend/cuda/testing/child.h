@@ -1,4 +1,5 @@
-// This program once more, as a child: for what a sanitizer says of a planted race, since it says it by ending the process.
+// This program once more, as a child: for what a sanitizer says of a planted race, since it says it by ending the
+// process.
 //
 //     if (const char* reason = NoThreadSanitizer()) GTEST_SKIP() << reason;
 //     const ChildResult child = RunSelf({"--planted=weak_release"});
