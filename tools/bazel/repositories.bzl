@@ -1,5 +1,6 @@
 """External repositories: all of them are on this machine, so nothing is downloaded."""
 
+load("//tools/bazel:cuda_configure.bzl", "cuda_configure")
 load("//tools/bazel:mpi_configure.bzl", "mpi_configure")
 
 # What Bazel 4.2.3 would download for any C++ test, and what we put in its place. Debian's own rules_cc 0.0.4 does not
@@ -18,4 +19,5 @@ def shardproof_repositories():
     if not major.isdigit() or int(major) < 5:
         for name in _SHIMS:
             native.local_repository(name = name, path = "tools/bazel/shims/" + name)
+    cuda_configure(name = "cuda")
     mpi_configure(name = "mpi")
