@@ -189,6 +189,9 @@ StatusOr<nccl::UniqueId> Host(const RendezvousFile& file,
     return guest && !published.empty() && guest->nonce == published[r] &&
            guest->seen == nonces[0];
   };
+  // At once, so that a folder that cannot be written is an error now, and what
+  // another run left is gone.
+  SP_RETURN_IF_ERROR(Publish(file, "asks", introductions, nonces));
   const Deadline deadline(file.timeout);
   do {
     bool all_came = true;
@@ -245,10 +248,12 @@ StatusOr<nccl::UniqueId> Join(const RendezvousFile& file,
   bool seen = false;
   do {
     const std::vector<std::string> lines = Lines(file.path);
-    // Of another run, or of this one before rank 0 has seen this rank.
-    if (lines.size() != 1 + 2 * ranks ||
-        lines[1 + ranks + static_cast<size_t>(file.rank)] != nonce) {
-      another = !lines.empty();
+    const bool whole = lines.size() == 1 + 2 * ranks;
+    const std::string answered =
+        whole ? lines[1 + ranks + static_cast<size_t>(file.rank)] : "";
+    if (answered != nonce) {
+      // Or of this run, when rank 0 has not seen this rank's file yet.
+      another = whole ? !answered.empty() : !lines.empty();
       continue;
     }
     if (lines[0] == "go") {
@@ -263,7 +268,7 @@ StatusOr<nccl::UniqueId> Join(const RendezvousFile& file,
                  seen ? "the other ranks" : "rank 0",
                  seen      ? "they did not come"
                  : another ? "the file there is of another run"
-                           : "there is no such file");
+                           : "it did not come");
 }
 
 }  // namespace
