@@ -2,10 +2,15 @@
 # The binary as a person meets it: bad input, interrupts, hangs, crashes, full
 # disks, and what is left on disk afterwards.
 #
-#     cli_test.sh PATH/TO/shardproof
+#     cli_test.sh SHARDPROOF NCCL BROKEN_NCCL
+#
+# The last two are libraries with NCCL's interface, of which the second lacks
+# ncclAllGather.
 set -u
 
 shardproof=$(realpath "$1")
+nccl=$(realpath "$2")
+broken_nccl=$(realpath "$3")
 folder=$(mktemp -d "${TEST_TMPDIR:-/tmp}/cli.XXXXXX") || exit 1
 trap 'rm -rf "$folder"' EXIT
 cd "$folder" || exit 1
@@ -151,6 +156,23 @@ expect list 0 'variants' "$shardproof" list
 "$shardproof" list --json >list.json || fail 'list --json'
 valid_json 'list --json' list.json
 expect doctor 0 'thread' "$shardproof" doctor
+expect 'doctor of a library' 0 "nccl +NCCL 2\.28\.9 at $nccl; " \
+  "$shardproof" doctor --nccl-library "$nccl"
+expect 'what a library lacks' 0 'lacks: .*several ranks on one GPU \(2\.30\.0\)' \
+  "$shardproof" doctor --nccl-library "$nccl"
+if [[ ! -e /dev/nvidia0 ]]; then
+  expect 'a library without a GPU' 0 "at $nccl; no GPU: cannot run$" \
+    "$shardproof" doctor --nccl-library "$nccl"
+fi
+expect 'no such library' 6 'shardproof: .*/nowhere\.so cannot be loaded' \
+  "$shardproof" doctor --nccl-library /nowhere.so
+brief 'no such library'
+expect 'no NCCL library' 6 'shardproof: libm\.so\.6 is not an NCCL library' \
+  "$shardproof" doctor --nccl-library libm.so.6
+brief 'no NCCL library'
+expect 'a library without a function' 6 'shardproof: .* has no ncclAllGather' \
+  "$shardproof" doctor --nccl-library "$broken_nccl"
+brief 'a library without a function'
 expect explain 0 'rank' "$shardproof" explain collectives/all_reduce --ranks 3 \
   --axis count=12 --variant ring
 expect bench 0 'GB/s' "$shardproof" bench "${tiny[@]}" --json bench.json

@@ -16,12 +16,14 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "collectives/backend/mpi/mpi_world.h"
+#include "collectives/backend/nccl/nccl_library.h"
 #include "collectives/backend/node/available_memory.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/environment.h"
@@ -63,7 +65,34 @@ std::string FindProgram(const std::string& program) {
   return {};
 }
 
-void Backends() {
+using FoundNccl = StatusOr<std::shared_ptr<const NcclLibrary>>;
+
+// What would be put under test, and with what.
+void ShowNccl(const FoundNccl& found, bool gpu) {
+  if (!found.ok()) {
+    Line("nccl", fmt::format("not usable: {}", found.status().message()));
+    return;
+  }
+  const NcclLibrary& library = **found;
+  Line("nccl", fmt::format("{}; {}", library.Describe(),
+                           gpu ? "not built: running it needs cuda"
+                               : "no GPU: cannot run"));
+  std::vector<std::string> has, lacks;
+  for (const NcclCapability& one : library.Capabilities()) {
+    if (one.present) {
+      has.emplace_back(one.name);
+    } else {
+      lacks.push_back(
+          fmt::format("{} ({})", one.name, NcclVersionText(one.since)));
+    }
+  }
+  if (!has.empty()) Line("", fmt::format("has: {}", fmt::join(has, ", ")));
+  if (!lacks.empty()) {
+    Line("", fmt::format("lacks: {}", fmt::join(lacks, ", ")));
+  }
+}
+
+void Backends(const FoundNccl& nccl) {
   Section("backends");
   Line("thread", "usable: ranks as threads of this process");
   const auto mpi = MpiVersion();
@@ -80,7 +109,7 @@ void Backends() {
   const bool gpu = std::filesystem::exists("/dev/nvidia0");
   Line("cuda", fmt::format("not built: this version runs on the host{}",
                            gpu ? "" : "; and there is no /dev/nvidia0"));
-  Line("nccl", "not built: it needs cuda");
+  ShowNccl(nccl, gpu);
   Line("launcher",
        StartedByMpiLauncher()
            ? "this process was started by one"
@@ -223,8 +252,11 @@ void Libraries() {
 
 }  // namespace
 
-ExitCode RunDoctor(const Options& /*options*/) {
-  Backends();
+ExitCode RunDoctor(const Options& options) {
+  const FoundNccl nccl = NcclLibrary::Load(options.nccl_library);
+  // A library that was asked for is not a finding but the question.
+  if (!nccl.ok() && !options.nccl_library.empty()) return Refuse(nccl.status());
+  Backends(nccl);
   Processor();
   ShowMemory();
   Libraries();

@@ -121,6 +121,12 @@ void AddMeasureFlags(CLI::App& app, Options& options) {
       ->capture_default_str();
 }
 
+void AddNcclLibraryFlag(CLI::App& app, Options& options) {
+  app.add_option("--nccl-library", options.nccl_library,
+                 "The library with NCCL's interface, by its path (default: "
+                 "libnccl.so.2, then the CUDA toolkit's)");
+}
+
 void AddNcclTestsFlags(CLI::App& app, Options& options) {
   const std::string group = "As in nccl-tests";
   app.add_option("-b", options.min_bytes, "Smallest size in bytes (32K, 1Mi)")

@@ -23,9 +23,10 @@ struct Options {
   std::string model;           // A built-in name or a file; empty: none.
   models::Parallelism layout;  // tp 0: as many as there are ranks.
   uint64_t seed = 1;
-  std::string json;        // Empty: no file.
-  double time_budget = 0;  // Seconds; 0: none.
-  double timeout = 60;     // Seconds per case; 0: none.
+  std::string json;          // Empty: no file.
+  std::string nccl_library;  // A file; empty: what the system has.
+  double time_budget = 0;    // Seconds; 0: none.
+  double timeout = 60;       // Seconds per case; 0: none.
   std::string memory = "shared", cadence = "isolated", fault;
   // nccl-tests.
   std::string min_bytes, max_bytes, step_factor, datatype, reduction;
@@ -42,6 +43,7 @@ void AddModelFlags(CLI::App& app, Options& options);
 void AddRunFlags(CLI::App& app, Options& options);  // Budget, results, timeout.
 void AddMeasureFlags(CLI::App& app, Options& options);
 void AddNcclTestsFlags(CLI::App& app, Options& options);
+void AddNcclLibraryFlag(CLI::App& app, Options& options);
 
 // How many ranks to run with: --ranks, else the product of --mesh, else
 // `fallback`. kInvalidArgument for a mesh that cannot be read or is not of as

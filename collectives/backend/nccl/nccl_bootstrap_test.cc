@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -178,9 +179,20 @@ TEST(RendezvousFileTest, WhatAnotherRunLeftIsNotTaken) {
   EXPECT_EQ(host_alone.status().code(), StatusCode::kTimeout);
   EXPECT_THAT(std::string(host_alone.status().message()),
               HasSubstr("1 of 2 ranks did not come within 50 ms: 1"));
-  // Both, with the remains of both.
+  // Both, with the remains of both; rank 0 has answered to what is left of the
+  // other rank 1 before the right one comes.
   std::ofstream(path) << old;
-  ExpectOneId(ByFile(path, 2, Same));
+  const auto meet = [&](int rank) {
+    return MeetAtFile({.path = path, .rank = rank, .ranks = 2},
+                      NcclLibrary::Load(kHostNccl));
+  };
+  std::future<Answer> zero = std::async(std::launch::async, meet, 0);
+  while (Contents(path).find("0123456789abcdef") == std::string::npos &&
+         zero.wait_for(std::chrono::milliseconds(1)) !=
+             std::future_status::ready) {
+  }
+  const Answer one = meet(1);
+  ExpectOneId({zero.get(), one});
 }
 
 TEST(RendezvousFileTest, NamesTheRanksThatDoNotCome) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -99,6 +100,10 @@ std::string NcclVersionText(int version) {
 
 StatusOr<std::shared_ptr<const NcclLibrary>> NcclLibrary::Load(
     const std::string& path) {
+  // Ranks that are threads load at once, and the name that dladdr gives one of
+  // them is what dlopen wrote in another.
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
   if (!path.empty()) return LoadFile(path);
   const std::vector<std::string> paths = DefaultPaths();
   // The first that can be opened counts, whatever is wrong with it: to go on
