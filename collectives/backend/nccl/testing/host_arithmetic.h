@@ -46,8 +46,9 @@ inline bool ToDType(DataType type, DType& out) {
 template <class T>
 T Combine(RedOp op, T a, T b) {
   if constexpr (std::is_integral_v<T>) {
-    const auto x = static_cast<uint64_t>(a);
-    const auto y = static_cast<uint64_t>(b);
+    // Modulo 2^64, whatever the sign; the result modulo the type's width.
+    const auto x = static_cast<uint64_t>(int64_t{a});
+    const auto y = static_cast<uint64_t>(int64_t{b});
     if (op == RedOp::kProd) return static_cast<T>(x * y);
     if (op == RedOp::kMax) return std::max(a, b);
     if (op == RedOp::kMin) return std::min(a, b);
@@ -55,10 +56,10 @@ T Combine(RedOp op, T a, T b) {
   } else {
     const auto x = static_cast<double>(a);
     const auto y = static_cast<double>(b);
-    if (op == RedOp::kProd) return T(x * y);
-    if (op == RedOp::kMax) return T(std::max(x, y));
-    if (op == RedOp::kMin) return T(std::min(x, y));
-    return T(x + y);
+    if (op == RedOp::kProd) return static_cast<T>(x * y);
+    if (op == RedOp::kMax) return static_cast<T>(std::max(x, y));
+    if (op == RedOp::kMin) return static_cast<T>(std::min(x, y));
+    return static_cast<T>(x + y);
   }
 }
 
@@ -67,7 +68,7 @@ T Divide(T a, int by) {
   if constexpr (std::is_integral_v<T>) {
     return static_cast<T>(a / by);
   } else {
-    return T(static_cast<double>(a) / by);
+    return static_cast<T>(static_cast<double>(a) / by);
   }
 }
 
