@@ -90,8 +90,8 @@ StatusOr<TrainStepConfig> ComesWith(const PipelineMeshOptions& options,
   if (ParseAxisValue(options.model, &p.model).ok()) {
     return train_step::ConfigOf(p);
   }
-  SP_ASSIGN_OR_RETURN(LanguageModelConfig model, ModelOf(options.model));
-  return TrainStepConfig{.model = std::move(model),
+  SP_ASSIGN_OR_RETURN(const LanguageModelConfig model, ModelOf(options.model));
+  return TrainStepConfig{.model = model,
                          .mesh = mesh,
                          .schedule = options.schedule,
                          .micro_batches = std::max(8, 2 * mesh.pp()),

@@ -78,10 +78,10 @@ Result Queue(Work work) {
   }
   if (const Result r = CheckReady(comm); r != Result::kSuccess) return r;
   if (group.depth > 0) {
-    group.works.push_back(std::move(work));
+    group.works.push_back(work);
     return Result::kSuccess;
   }
-  Launch({std::move(work)});
+  Launch({work});
   return Result::kInProgress;
 }
 
@@ -106,6 +106,7 @@ Work Make(const char* function, const void* send, void* recv, size_t count,
 using shardproof::DType;
 using namespace shardproof::nccl;  // NOLINT(google-build-using-namespace)
 
+// NOLINTBEGIN(readability-identifier-naming): the names are NCCL's.
 #pragma GCC visibility push(default)
 extern "C" {
 
@@ -338,3 +339,4 @@ void hostNcclPlant(const char* fault, int rank) { Plant(fault, rank); }
 
 }  // extern "C"
 #pragma GCC visibility pop
+// NOLINTEND(readability-identifier-naming)
