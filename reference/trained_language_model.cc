@@ -76,7 +76,8 @@ TrainedLanguageModelReference::TrainedLanguageModelReference(
 Status TrainedLanguageModelReference::Check(
     std::span<const int64_t> ids, std::span<const int64_t> targets) const {
   const auto tokens = static_cast<int64_t>(ids.size());
-  if (targets.size() != ids.size() || tokens % config_.length != 0) {
+  if (config_.length < 1 || targets.size() != ids.size() ||
+      tokens % config_.length != 0) {
     return InvalidArgument("{} ids and {} targets in sequences of {}",
                            ids.size(), targets.size(), config_.length);
   }
@@ -244,9 +245,10 @@ double RoutingMargin(const TrainedLanguageModelReference& exact,
   const auto probes = static_cast<double>(probed.size());
   for (size_t i = 0; i < squares.size(); ++i) {
     if (std::isinf(exact.gaps()[i])) continue;
-    // Written so that what is not a number is no margin.
     const double own = exact.gaps()[i] / std::sqrt(squares[i] / probes);
-    if (!(own >= margin)) margin = own;
+    // Written so that what is not a number, as without probes, is no margin.
+    if (!(own > 0)) return 0;
+    margin = std::min(margin, own);
   }
   return margin;
 }

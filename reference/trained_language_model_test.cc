@@ -411,6 +411,7 @@ TEST(RoutingMargin, TellsHowSureChoicesAre) {
   }
   probed[2] = evaluated(other);
   EXPECT_EQ(RoutingMargin(exact, probed), 0);
+  EXPECT_EQ(RoutingMargin(exact, {}), 0);
 
   // What is not clear enough is refused, and nothing is learned.
   const double least =

@@ -385,10 +385,10 @@ void ExpectRightOn(const Shards& shards, int64_t kv_heads,
     const Whole whole(kv_heads, layout == SequenceLayout::kZigzag
                                     ? PaddedLength(shape)
                                     : uneven);
+    // A part of each rank, two of a zigzag's.
     const AttentionResult want =
         Expected(whole, shards.tp,
-                 std::ssize(RunsOfRanks(shape)) *
-                     (layout == SequenceLayout::kZigzag ? 2 : 1));
+                 shards.cp * (layout == SequenceLayout::kZigzag ? 2 : 1));
     for (const ContextScheme scheme : kSchemes) {
       SCOPED_TRACE(std::string(Name(scheme)) + " " + std::string(Name(layout)));
       ExpectRight(CountWrong(

@@ -74,6 +74,9 @@ Status CheckAllAreNamed() {
 BuildFor Named(std::string name) {
   return [name = std::move(name)](const P& p) -> StatusOr<Schedule> {
     SP_RETURN_IF_ERROR(CheckAllAreNamed());
+    if (FindSchedule(name) == nullptr) {
+      return Internal("variant {} is no schedule", name);
+    }
     return BuildSchedule(name, {.ranks = p.ranks,
                                 .micro_batches = p.micro_batches(),
                                 .chunks = p.chunks});

@@ -20,14 +20,16 @@ namespace {
 
 constexpr double kMostOff = 0.1;
 
-// Whether it is as predicted.
-StatusOr<bool> Print(const ScheduleInfo& info, int chunks,
+// Whether it is as predicted. What a schedule refuses is an error where it was
+// asked for by its name.
+StatusOr<bool> Print(const ScheduleInfo& info, int chunks, bool named,
                      const BubbleOptions& options) {
   const StatusOr<Schedule> schedule =
       BuildSchedule(info.name, {options.ranks, options.micro_batches, chunks});
   if (!schedule.ok()) {
     fmt::print("{:15}{:6}  {}\n", info.name, chunks,
                schedule.status().message());
+    if (named) return schedule.status();
     return true;
   }
   SP_ASSIGN_OR_RETURN(const BubbleResult r, MeasureBubble(*schedule, options));
@@ -61,7 +63,8 @@ StatusOr<bool> PrintAll(const std::vector<std::string>& names,
     for (const std::string& name : names) wanted = wanted || name == info.name;
     if (!wanted) continue;
     for (int chunks = 1; chunks <= (info.takes_chunks ? 2 : 1); ++chunks) {
-      SP_ASSIGN_OR_RETURN(const bool good, Print(info, chunks, options));
+      SP_ASSIGN_OR_RETURN(const bool good,
+                          Print(info, chunks, !names.empty(), options));
       all = all && good;
     }
   }
@@ -74,8 +77,8 @@ int Main(int argc, char** argv) {
   std::vector<std::string> names;
   bool smoke = false;
   app.add_flag("--smoke", smoke, "Short sleeps, one round, nothing judged");
-  app.add_option("--ranks", options.ranks, "Ranks")
-      ->check(CLI::Range(1, 64))
+  app.add_option("--ranks", options.ranks, "Ranks: one alone has no bubble")
+      ->check(CLI::Range(2, 64))
       ->capture_default_str();
   app.add_option("--micro-batches", options.micro_batches,
                  "Micro-batches (default: 2 for each rank)")

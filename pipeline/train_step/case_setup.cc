@@ -97,7 +97,8 @@ bool Runs(const P& p, const std::string& schedule) {
   other.schedule = schedule;
   const TrainStepConfig config = ConfigOf(other);
   const std::string key =
-      fmt::format("{} {} {}", schedule, config.mesh.pp(), config.micro_batches);
+      fmt::format("{} {} {} {} {}", schedule, config.mesh.pp(),
+                  config.micro_batches, config.model.blocks, config.chunks);
   const std::lock_guard lock(mutex);
   const auto at = known.find(key);
   if (at != known.end()) return at->second;

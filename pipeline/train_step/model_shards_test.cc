@@ -98,8 +98,8 @@ TEST(TrainMesh, ReadsWhatItWrites) {
 }
 
 TEST(TrainMesh, RefusesWhatIsNone) {
-  for (const std::string text :
-       {"", "tp", "tp=0", "tp=2,tp=2", "xp=2", "tp=2,", "tp=-1", "tp=2x"}) {
+  for (const std::string text : {"", "tp", "tp=0", "tp=2,tp=2", "xp=2", "tp=2,",
+                                 "tp=-1", "tp=2x", "pp=2,ep=65536,dp=65536"}) {
     EXPECT_EQ(ParseTrainMesh(text).status().code(),
               StatusCode::kInvalidArgument)
         << text;

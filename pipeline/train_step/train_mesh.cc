@@ -45,6 +45,9 @@ bool TrainMesh::operator==(const TrainMesh& other) const {
   return Describe(*this) == Describe(other);
 }
 
+// As many as --ranks takes: products with micro-batches stay far below 2^31.
+constexpr int64_t kMostRanks = 4096;
+
 StatusOr<TrainMesh> ParseTrainMesh(std::string_view text) {
   SP_ASSIGN_OR_RETURN(const std::vector<MeshDimension> named, ParseMesh(text));
   TrainMesh mesh;
@@ -68,6 +71,14 @@ StatusOr<TrainMesh> ParseTrainMesh(std::string_view text) {
     rest.erase(rest.begin() + (known - rest.data()));
   }
   mesh.dimensions.insert(mesh.dimensions.end(), rest.begin(), rest.end());
+  // Each product is of two numbers below 2^31.
+  int64_t ranks = 1;
+  for (const MeshDimension& d : mesh.dimensions) {
+    ranks *= d.size;
+    if (ranks > kMostRanks) {
+      return InvalidArgument("mesh {}: more than {} ranks", text, kMostRanks);
+    }
+  }
   return mesh;
 }
 

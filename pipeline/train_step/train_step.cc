@@ -20,13 +20,16 @@ std::string Describe(const TrainStepConfig& config) {
   const LanguageModelConfig& m = config.model;
   return fmt::format(
       "training step on {} of {} blocks of {}, {} heads, {} KV heads of {}, "
-      "width {}, vocabulary {}, {} experts, {}{}{}; {} sequences of {} in {} "
+      "width {}, vocabulary {}, {} of {} experts, {} {} {} {} {}{}{}{}; {} "
+      "sequences of {} in {} "
       "micro-batches, {} with {} chunks, ZeRO {}{}{}, {} {}, recompute {}",
       Describe(config.mesh), m.blocks, m.hidden, m.heads, m.kv_heads,
-      m.head_dim, m.intermediate, m.vocabulary, m.experts, Name(m.dtype),
-      m.tied ? ", tied" : "", m.learned_positions ? ", positions" : "",
-      config.sequences, m.length, config.micro_batches, config.schedule,
-      config.chunks, config.zero_stage, config.overlap ? " overlapping" : "",
+      m.head_dim, m.intermediate, m.vocabulary, m.top_k, m.experts,
+      Name(m.dtype), Name(m.norm), m.epsilon, static_cast<int>(m.activation),
+      m.rope_theta, m.bias ? ", bias" : "", m.tied ? ", tied" : "",
+      m.learned_positions ? ", positions" : "", config.sequences, m.length,
+      config.micro_batches, config.schedule, config.chunks, config.zero_stage,
+      config.overlap ? " overlapping" : "",
       config.sequence_parallel ? ", sequence-parallel" : "",
       Name(config.scheme), Name(config.layout),
       static_cast<int>(config.recompute));
@@ -68,6 +71,14 @@ Status CheckTrainStep(const TrainStepConfig& config, int ranks) {
   }
   if (config.micro_batches < 1) {
     return InvalidArgument("a step has at least one micro-batch");
+  }
+  if (m.vocabulary < 1) {
+    return InvalidArgument("a vocabulary of {}", m.vocabulary);
+  }
+  // Before a schedule of them is built.
+  if (mesh.pp() > m.blocks) {
+    return InvalidArgument("{} stages of a model of {} blocks", mesh.pp(),
+                           m.blocks);
   }
   SP_ASSIGN_OR_RETURN(const Schedule schedule, ScheduleOf(config));
   if (schedule.stages() > m.blocks) {
@@ -121,8 +132,9 @@ Status TrainStep::SetUp() {
   data_rank_ =
       mesh.Coordinate("dp") * config_.mesh.ep() + mesh.Coordinate("ep");
   reports_ = parts_.reports(mesh);
-  SP_RETURN_IF_ERROR(SetUpChunks(mesh));
-  SP_RETURN_IF_ERROR(SetUpMemory(mesh));
+  // Each waits for other stages: none goes on alone.
+  SP_RETURN_IF_ERROR(AgreeOnStatus(world_, SetUpChunks(mesh)));
+  SP_RETURN_IF_ERROR(AgreeOnStatus(world_, SetUpMemory(mesh)));
   PipelineExecutorConfig executor = {.schedule = schedule_,
                                      .message_bytes = {}};
   for (int m = 0; m < config_.micro_batches; ++m) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
+#include "pipeline/registry.h"
 
 namespace shardproof {
 namespace {
@@ -125,6 +126,7 @@ TEST(TrainStep, IsToTheBitWhatOneDeviceDoesInAPipeline) {
     SCOPED_TRACE(schedule);
     TrainStepConfig config = unclipped("pp=4");
     config.schedule = schedule;
+    config.chunks = FindSchedule(schedule)->takes_chunks ? 2 : 1;
     for (const Trained& rank : OnThreads(config)) {
       EXPECT_EQ(rank.losses, alone[0].losses);
       EXPECT_EQ(rank.parameters, alone[0].parameters);
@@ -198,12 +200,18 @@ TEST(TrainStep, RefusesWhatDoesNotFit) {
   config = Llama("tp=4");
   config.zero_stage = 4;
   refused(config, "not 4");
+  config = Llama("pp=4");
+  config.model.vocabulary = 0;
+  refused(config, "a vocabulary of 0");
 }
 
 TEST(TrainStep, RefusesRanksThatDiffer) {
   TrainStepConfig other = Llama("tp=2,pp=2");
   other.zero_stage = 1;
   ExpectRefused(4, Llama("tp=2,pp=2"), other, "ZeRO");
+  other = Llama("tp=2,pp=2");
+  other.model.rope_theta = 500;
+  ExpectRefused(4, Llama("tp=2,pp=2"), other, "500");
 }
 
 TEST(TrainStep, RefusesABatchBeforeAnythingIsDone) {

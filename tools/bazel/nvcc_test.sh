@@ -1,6 +1,8 @@
 #!/bin/bash
 # What nvcc.sh makes of what nvcc says: nvcc_test.sh NVCC_SH
 set -u
+# The last part of a pipeline sets `wrong` here, not in a shell of its own.
+shopt -s lastpipe
 
 nvcc_sh=$1
 folder=$(mktemp -d)

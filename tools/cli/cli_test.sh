@@ -315,6 +315,7 @@ trace_refused 'too long' '4 steps of 880 s are more than 600 s' --measure --unit
   --microbatches 41 --schedule one_f_one_b --weight 0 --input 0
 trace_refused 'pairs at once' '--overlapped and --measure' --measure \
   --schedule dualpipe --overlapped 2
+trace_refused 'a latency' '--latency and --measure' --measure --latency 1
 trace_refused 'too many threads' 'at most 64 of them, not 65' --measure --stages 65
 trace_refused 'no costs' 'nothing takes time' --measure --forward 0 --input 0 --weight 0
 expect 'pipeline trace: no file' 2 'output is required' \

@@ -154,6 +154,10 @@ Status CheckMeasurable(const PipelineOptions& options, const Simulation& s,
                        double unit) {
   constexpr int kMostRanks = 64;
   constexpr double kMostSeconds = 600;
+  if (options.costs.latency > 0) {
+    return InvalidArgument(
+        "--latency and --measure: messages of a run take what they take");
+  }
   if (options.costs.overlapped.has_value()) {
     return InvalidArgument(
         "--overlapped and --measure: a rank that runs computes a pair one "

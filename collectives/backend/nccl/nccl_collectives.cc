@@ -375,9 +375,12 @@ Status RunPremulSum(Call call, const Row& row) {
                                          nccl::ScalarResidence::kHostImmediate,
                                          call.comm.handle()),
       make));
-  SP_RETURN_IF_ERROR(row.run(call));
-  return call.Settle(call.api.red_op_destroy(call.op, call.comm.handle()),
-                     "ncclRedOpDestroy");
+  const Status ran = row.run(call);
+  // An aborted communicator has no handle, and took its operations with it.
+  if (!call.comm.health().ok()) return ran;
+  const Status destroyed = call.Settle(
+      call.api.red_op_destroy(call.op, call.comm.handle()), "ncclRedOpDestroy");
+  return ran.ok() ? destroyed : ran;
 }
 
 StatusOr<const Row*> RowOf(const NativeRequest& request) {

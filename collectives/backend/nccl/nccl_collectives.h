@@ -27,8 +27,11 @@ namespace shardproof {
 // Buffers are memory of the device and must stay until the stream is done.
 //
 // kUnsupported, with the reason and before anything is queued, for what NCCL
-// does not offer; all ranks get the same answer. Any other error has ended the
-// communicator (NcclCommunicator::health).
+// does not offer; all ranks get the same answer. kInvalidArgument for counts,
+// offsets and ranks that cannot be: nothing of the primitive is queued and the
+// communicator goes on, but ranks that got no such error wait until their
+// deadline. Any other error has ended the communicator
+// (NcclCommunicator::health).
 Status EnqueueNcclNative(NcclCommunicator& comm, const NativeRequest& request,
                          nccl::Stream stream);
 

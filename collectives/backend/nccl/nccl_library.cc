@@ -75,7 +75,9 @@ std::string FileOf(const void* function, const std::string& otherwise) {
   return info.dli_fname;
 }
 
-std::vector<std::string> DefaultPaths() {
+}  // namespace
+
+std::vector<std::string> NcclSearchPaths() {
   std::vector<std::string> paths = {"libnccl.so.2"};
   const auto add = [&](const std::string& root) {
     for (const char* folder : {"lib", "lib64"}) {
@@ -88,8 +90,6 @@ std::vector<std::string> DefaultPaths() {
   add("/usr/local/cuda");
   return paths;
 }
-
-}  // namespace
 
 std::string NcclVersionText(int version) {
   // Up to 2.8 a minor version had one digit.
@@ -105,7 +105,7 @@ StatusOr<std::shared_ptr<const NcclLibrary>> NcclLibrary::Load(
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   if (!path.empty()) return LoadFile(path);
-  const std::vector<std::string> paths = DefaultPaths();
+  const std::vector<std::string> paths = NcclSearchPaths();
   // The first that can be opened counts, whatever is wrong with it: to go on
   // would put another library under test than the one that programs get.
   for (const std::string& candidate : paths) {

@@ -42,11 +42,15 @@ struct NcclCapability {
 // 22809 is "2.28.9", 2708 is "2.7.8": the coding changed after 2.8.
 std::string NcclVersionText(int version);
 
+// Where a library is looked for that nobody names, in this order: libnccl.so.2
+// where the dynamic linker finds it, then in the lib folders of CUDA_HOME,
+// CUDA_PATH and /usr/local/cuda.
+std::vector<std::string> NcclSearchPaths();
+
 class NcclLibrary {
  public:
-  // Opens `path`; empty: libnccl.so.2 where the dynamic linker finds it, then in
-  // the lib folders of CUDA_HOME, CUDA_PATH and /usr/local/cuda. It stays loaded
-  // until the process ends, since it has threads of its own.
+  // Opens `path`; empty: the first of NcclSearchPaths that can be opened. It
+  // stays loaded until the process ends, since it has threads of its own.
   //
   // kUnavailable, as one sentence that names the file: it is not there or cannot
   // be loaded, lacks a function, or is older than 2.14.

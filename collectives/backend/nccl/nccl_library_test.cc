@@ -94,6 +94,20 @@ TEST(NcclLibraryTest, RefusesAnOldOne) {
                     HasSubstr("is too old: 2.14.0 or newer is needed")));
 }
 
+TEST(NcclLibraryTest, LooksForTheLinkersLibraryFirst) {
+  setenv("CUDA_HOME", "/home", 1);
+  setenv("CUDA_PATH", "/path", 1);
+  EXPECT_EQ(NcclSearchPaths(),
+            (std::vector<std::string>{
+                "libnccl.so.2", "/home/lib/libnccl.so.2",
+                "/home/lib64/libnccl.so.2", "/path/lib/libnccl.so.2",
+                "/path/lib64/libnccl.so.2", "/usr/local/cuda/lib/libnccl.so.2",
+                "/usr/local/cuda/lib64/libnccl.so.2"}));
+  unsetenv("CUDA_HOME");
+  unsetenv("CUDA_PATH");
+  EXPECT_EQ(NcclSearchPaths().size(), 3);
+}
+
 TEST(NcclLibraryTest, LooksInTheToolkit) {
   // A folder that looks like a toolkit's, with the library for tests in it. Only
   // where the dynamic linker itself finds no NCCL.

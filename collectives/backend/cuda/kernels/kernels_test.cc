@@ -1,4 +1,5 @@
-// Every kernel in hundreds of seeded schedules. To run one again: SHARDPROOF_FIBER_SEED=<seed> and --gtest_filter.
+// Every kernel in hundreds of seeded schedules. To run one of KernelsTest again:
+// SHARDPROOF_FIBER_SEED=<seed> and --gtest_filter.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
