@@ -11,8 +11,11 @@
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_CUDA_FIBER_FIBER_CONTEXT_H_
 #define SHARDPROOF_COLLECTIVES_BACKEND_CUDA_FIBER_FIBER_CONTEXT_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 #include "collectives/backend/cuda/fiber/fiber_scheduler.h"
 #include "collectives/backend/cuda/kernels/rounds.h"
@@ -45,6 +48,44 @@ class FiberContext {
     return thread_.Sync(vote, site);
   }
 
+  // The first lane that is not there, of a block that fills no warp, is an error of the run.
+  template <class T>
+  T ShuffleXor(const T& value, int mask, int site = __builtin_LINE()) {
+    constexpr size_t kWord = sizeof(uint64_t);
+    static_assert(std::is_trivially_copyable_v<T>);
+    T other = value;
+    const int source = (thread() % kWarp) ^ mask;
+    for (size_t at = 0; at < sizeof(T); at += kWord) {
+      const size_t bytes = sizeof(T) - at < kWord ? sizeof(T) - at : kWord;
+      uint64_t word = 0;
+      std::memcpy(&word, reinterpret_cast<const std::byte*>(&value) + at,
+                  bytes);
+      word = thread_.Shuffle(word, source, site);
+      std::memcpy(reinterpret_cast<std::byte*>(&other) + at, &word, bytes);
+    }
+    return other;
+  }
+  template <int kBytes>
+  std::byte* Shared() {
+    if (kBytes > thread_.grid().shared_bytes) std::abort();
+    return thread_.Shared();
+  }
+  // Relaxed; returns what was there.
+  template <class T>
+  T AtomicAdd(T* to, T value) {
+    thread_.Preempt();
+    return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
+  }
+
+  template <class T>
+  static float Widen(T value) {
+    return static_cast<float>(value);
+  }
+  template <class T>
+  static T Narrow(float value) {
+    return static_cast<T>(value);
+  }
+
   void StoreRelease(uint32_t* flag, uint32_t value) {
     if (!Orders::Sends(rank(), flag, value)) return;
     thread_.Notify(flag,
@@ -69,6 +110,7 @@ class FiberContext {
 
   template <class T>
   T Load(const T* from) {
+    RequireAligned<T>(from);
     thread_.Preempt();
     T value;
     std::memcpy(&value, from, sizeof(T));
@@ -76,6 +118,7 @@ class FiberContext {
   }
   template <class T>
   void Store(T* to, const T& value) {
+    RequireAligned<T>(to);
     thread_.Preempt();
     std::memcpy(static_cast<void*>(to), &value, sizeof(T));
   }
@@ -91,6 +134,12 @@ class FiberContext {
   }
 
  private:
+  // What a GPU faults at, and the processor at hand does not.
+  template <class T>
+  static void RequireAligned(const void* address) {
+    if (reinterpret_cast<uintptr_t>(address) % alignof(T) != 0) std::abort();
+  }
+
   FiberThread& thread_;
 };
 

@@ -1,27 +1,16 @@
-// The scheduler is the fiber that called Run. It alone chooses, counts and wakes; another fiber writes down what it
-// stopped for and switches to it. What both touch is relaxed atomics, which ThreadSanitizer takes for neither a race
-// nor an order.
 #include "collectives/backend/cuda/fiber/fiber_scheduler.h"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <iterator>
-#include <map>
-#include <string>
 #include <vector>
 
 #include "collectives/backend/cuda/fiber/fiber.h"
+#include "collectives/backend/cuda/fiber/fiber_scheduler_impl.h"
 
 namespace shardproof::cuda {
-namespace {
-
-constexpr auto kRelaxed = std::memory_order_relaxed;
-// In 64ths of a turn.
-constexpr int kFullWeight = 64;
 
 // SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-uint64_t NextRandom(std::atomic<uint64_t>& state) {
+uint64_t FiberScheduler::Impl::NextRandom(std::atomic<uint64_t>& state) {
   const uint64_t seen = state.load(kRelaxed) + 0x9e3779b97f4a7c15u;
   state.store(seen, kRelaxed);
   uint64_t z = seen;
@@ -29,110 +18,6 @@ uint64_t NextRandom(std::atomic<uint64_t>& state) {
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return z ^ (z >> 31);
 }
-
-enum class Stop : uint8_t {
-  kTurn,         // Another may go on.
-  kWoke,         // A flag was written.
-  kSpin,         // Waits for a flag.
-  kSync,         // At a barrier of the block.
-  kEndOfKernel,  // At the barrier of the rank.
-  kDone,
-};
-
-// Where the threads of a block, or of a rank, wait for each other. Consecutive rounds have sync addresses of their own:
-// a thread that is early in the next round must not lend its order to one that is late in this.
-struct Barrier {
-  std::array<char, 2> sync{};
-  int waiting = 0;
-  int site = 0;
-  bool vote = false;
-};
-
-struct Slot {
-  Fiber fiber;
-  FiberThread thread;
-  // What the fiber writes and the scheduler reads.
-  std::atomic<Stop> stop{Stop::kTurn};
-  std::atomic<const uint32_t*> flag{nullptr};
-  std::atomic<int> site{0};
-  std::atomic<bool> vote{false};
-  std::atomic<const char*> what{nullptr};
-  std::atomic<int> peer{-1};
-  std::atomic<uint32_t> wanted{0};
-  std::atomic<uint64_t> deadline{0};
-  // What the scheduler writes and the fiber reads.
-  std::atomic<bool> answer{false};
-  // The fiber's own.
-  std::array<uint32_t, 2> rounds{};
-  // The scheduler's own.
-  int weight = kFullWeight;
-};
-
-}  // namespace
-
-class FiberScheduler::Impl {
- public:
-  Status Run(const Grid& grid, const FiberSchedule& schedule,
-             const std::function<void(FiberThread&)>& body,
-             FiberScheduler* owner);
-
-  // --- Called by the fibers ----------------------------------------------------------------------------------------
-  void Park(int index, Stop stop);
-  bool Meet(int index, Stop stop, bool vote, int site);
-  bool Await(int index, const uint32_t* flag, const SpinNote& note);
-  void Wake(int index, const uint32_t* flag) {
-    slots_[index]->flag.store(flag, kRelaxed);
-    Park(index, Stop::kWoke);
-  }
-  void Preempt(int index) {
-    if (preempt_one_in_ != 0 && NextRandom(random_) % preempt_one_in_ == 0) {
-      Park(index, Stop::kTurn);
-    }
-  }
-  uint64_t Now() const { return turns_.load(kRelaxed); }
-
-  uint64_t trace() const { return trace_; }
-  const Grid& grid() const { return grid_; }
-
- private:
-  static void Loop(void* slot);
-
-  Status Prepare(FiberScheduler* owner);
-  void DrawWeights(const FiberSchedule& schedule);
-  void SwitchAll(bool synchronizes);
-  Status Turns(int64_t most);
-  int Choose();
-  Status After(int index);
-  Status Arrive(int index, Stop stop);
-  Status Leave(int index);
-  void Ready(int index) { ready_.push_back(index); }
-  void WakeSpinners(const uint32_t* flag);
-  bool JumpToDeadline();
-  Status Deadlock() const;
-
-  int BlockOf(int index) const { return index / grid_.threads; }
-  int RankOf(int index) const { return index / (grid_.threads * grid_.blocks); }
-  std::string Threads(int block, Stop stop) const;
-  Barrier& BarrierOf(int index, Stop stop) {
-    return stop == Stop::kSync ? block_barriers_[BlockOf(index)]
-                               : rank_barriers_[RankOf(index)];
-  }
-
-  Grid grid_;
-  Fiber main_;
-  const std::function<void(FiberThread&)>* body_ = nullptr;
-  std::vector<std::unique_ptr<Slot>> slots_;
-  int size_ = 0;
-  uint64_t preempt_one_in_ = 0;
-  std::atomic<uint64_t> random_{0}, turns_{0};
-  std::atomic<bool> abandoned_{false};
-  uint64_t trace_ = 0;
-  int last_ = -1, unfinished_ = 0;
-  bool sticky_ = false;
-  std::vector<int> ready_, spinning_;
-  std::vector<Barrier> block_barriers_, rank_barriers_;
-  std::vector<int> done_in_block_;
-};
 
 // Every fiber stays in here for as long as the scheduler lives. Between two runs it waits at (*); the switches that
 // begin and end a run are the only ones that order anything, so that they must not fall between two fibers' turns: all
@@ -169,6 +54,12 @@ Status FiberScheduler::Impl::Prepare(FiberScheduler* owner) {
   }
   block_barriers_.assign(static_cast<size_t>(grid_.ranks) * grid_.blocks, {});
   rank_barriers_.assign(grid_.ranks, {});
+  warp_barriers_.assign(size_, {});
+  SharedUnit nan{};
+  nan.bytes.fill(std::byte{0xff});
+  shared_.assign(block_barriers_.size(),
+                 std::vector<SharedUnit>(
+                     static_cast<size_t>(grid_.shared_bytes) / 16 + 1, nan));
   done_in_block_.assign(block_barriers_.size(), 0);
   ready_.clear();
   spinning_.clear();
@@ -195,8 +86,11 @@ void FiberScheduler::Impl::DrawWeights(const FiberSchedule& schedule) {
   for (int i = 0; i < size_; ++i) {
     int& weight = slots_[i]->weight;
     weight = kFullWeight;
-    if (schedule.slow_rank >= 0) {
-      if (RankOf(i) == schedule.slow_rank) weight = 1;
+    if (schedule.slow_rank >= 0 || schedule.slow_warp >= 0) {
+      const int warp = slots_[i]->thread.thread_ / kWarp;
+      if (RankOf(i) == schedule.slow_rank || warp == schedule.slow_warp) {
+        weight = 1;
+      }
       continue;
     }
     if (style == 1) weight = weights[RankOf(i)];
@@ -289,63 +183,13 @@ Status FiberScheduler::Impl::After(int index) {
       spinning_.push_back(index);
       return OkStatus();
     case Stop::kSync:
+    case Stop::kShuffle:
     case Stop::kEndOfKernel:
       return Arrive(index, stop);
     case Stop::kDone:
       return Leave(index);
   }
   return Internal("a fiber stopped for no reason");
-}
-
-Status FiberScheduler::Impl::Arrive(int index, Stop stop) {
-  Barrier& barrier = BarrierOf(index, stop);
-  const Slot& slot = *slots_[index];
-  const int block = BlockOf(index);
-  const int site = slot.site.load(kRelaxed);
-  if (barrier.waiting > 0 && barrier.site != site) {
-    return Internal(
-        "divergence: thread {} of rank {}, block {} waits at the barrier of "
-        "line "
-        "{}, and others of its block at that of line {}",
-        slot.thread.thread_, slot.thread.rank_, slot.thread.block_, site,
-        barrier.site);
-  }
-  if (done_in_block_[block] > 0) {
-    return Internal(
-        "divergence: thread {} of rank {}, block {} waits at the barrier of "
-        "line "
-        "{}, and {} of its block have returned",
-        slot.thread.thread_, slot.thread.rank_, slot.thread.block_, site,
-        done_in_block_[block]);
-  }
-  barrier.site = site;
-  barrier.vote = barrier.vote || slot.vote.load(kRelaxed);
-  const int members = grid_.threads * (stop == Stop::kSync ? 1 : grid_.blocks);
-  if (++barrier.waiting < members) return OkStatus();
-  const int first = index / members * members;
-  for (int i = first; i < first + members; ++i) {
-    slots_[i]->answer.store(barrier.vote, kRelaxed);
-    Ready(i);
-  }
-  barrier.waiting = 0;
-  barrier.vote = false;
-  return OkStatus();
-}
-
-Status FiberScheduler::Impl::Leave(int index) {
-  const int block = BlockOf(index);
-  --unfinished_;
-  ++done_in_block_[block];
-  for (const Stop stop : {Stop::kSync, Stop::kEndOfKernel}) {
-    if (BarrierOf(index, stop).waiting == 0) continue;
-    return Internal(
-        "divergence: thread {} of rank {}, block {} has returned, and others "
-        "wait "
-        "for it at the barrier of line {}",
-        slots_[index]->thread.thread_, slots_[index]->thread.rank_,
-        slots_[index]->thread.block_, BarrierOf(index, stop).site);
-  }
-  return OkStatus();
 }
 
 void FiberScheduler::Impl::WakeSpinners(const uint32_t* flag) {
@@ -375,55 +219,6 @@ bool FiberScheduler::Impl::JumpToDeadline() {
   return true;
 }
 
-// "0 1 3", the threads of the block that stopped for this.
-std::string FiberScheduler::Impl::Threads(int block, Stop stop) const {
-  std::string out;
-  for (int t = 0; t < grid_.threads; ++t) {
-    const Slot& slot = *slots_[block * grid_.threads + t];
-    if (slot.stop.load(kRelaxed) == stop) out += fmt::format(" {}", t);
-  }
-  return out;
-}
-
-Status FiberScheduler::Impl::Deadlock() const {
-  std::string out = "deadlock: nobody can go on.";
-  for (int block = 0; block < grid_.ranks * grid_.blocks; ++block) {
-    const auto where = fmt::format(
-        "\n  rank {}, block {}:", block / grid_.blocks, block % grid_.blocks);
-    for (const Stop stop : {Stop::kSync, Stop::kEndOfKernel}) {
-      const std::string threads = Threads(block, stop);
-      if (threads.empty()) continue;
-      out += fmt::format("{} threads{} at the {} of line {}", where, threads,
-                         stop == Stop::kSync ? "barrier" : "end of the kernel",
-                         stop == Stop::kSync
-                             ? block_barriers_[block].site
-                             : rank_barriers_[block / grid_.blocks].site);
-    }
-    for (int t = 0; t < grid_.threads; ++t) {
-      const Slot& slot = *slots_[block * grid_.threads + t];
-      if (slot.stop.load(kRelaxed) != Stop::kSpin) continue;
-      out += fmt::format(
-          "{} thread {} waits for {} of rank {} to be {}; it is {}", where, t,
-          slot.what.load(kRelaxed), slot.peer.load(kRelaxed),
-          slot.wanted.load(kRelaxed),
-          __atomic_load_n(slot.flag.load(kRelaxed), __ATOMIC_RELAXED));
-    }
-  }
-  return {StatusCode::kInternal, out};
-}
-
-bool FiberScheduler::Impl::Meet(int index, Stop stop, bool vote, int site) {
-  Slot& slot = *slots_[index];
-  void* const sync =
-      &BarrierOf(index, stop).sync[slot.rounds[stop == Stop::kSync]++ & 1];
-  slot.vote.store(vote, kRelaxed);
-  slot.site.store(site, kRelaxed);
-  Fiber::Release(sync);
-  Park(index, stop);
-  Fiber::Acquire(sync);
-  return slot.answer.load(kRelaxed);
-}
-
 bool FiberScheduler::Impl::Await(int index, const uint32_t* flag,
                                  const SpinNote& note) {
   if (note.deadline != 0 && Now() >= note.deadline) return false;
@@ -439,10 +234,16 @@ bool FiberScheduler::Impl::Await(int index, const uint32_t* flag,
 
 const Grid& FiberThread::grid() const { return scheduler_->impl_->grid(); }
 bool FiberThread::Sync(bool vote, int site) {
-  return scheduler_->impl_->Meet(index_, Stop::kSync, vote, site);
+  return scheduler_->impl_->Meet(index_, FiberScheduler::Impl::Stop::kSync,
+                                 vote, site);
 }
+uint64_t FiberThread::Shuffle(uint64_t value, int source, int site) {
+  return scheduler_->impl_->Shuffle(index_, value, source, site);
+}
+std::byte* FiberThread::Shared() { return scheduler_->impl_->Shared(index_); }
 void FiberThread::EndOfKernel(int site) {
-  scheduler_->impl_->Meet(index_, Stop::kEndOfKernel, false, site);
+  scheduler_->impl_->Meet(index_, FiberScheduler::Impl::Stop::kEndOfKernel,
+                          false, site);
 }
 void FiberThread::Preempt() { scheduler_->impl_->Preempt(index_); }
 uint64_t FiberThread::Now() const { return scheduler_->impl_->Now(); }

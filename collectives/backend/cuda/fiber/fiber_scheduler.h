@@ -5,8 +5,8 @@
 //
 // A fiber runs until it reaches a barrier, waits for a flag, writes one, or, now and then, touches data (Preempt). So
 // one run is one interleaving, the same for the same seed, and many seeds are many interleavings. When nobody can go
-// on, the run ends with a report of who waits for what; so it does when threads of a block part at a barrier, or return
-// from one.
+// on, the run ends with a report of who waits for what; so it does when threads of a block part at a barrier, threads of
+// a warp at a shuffle, or return from one.
 //
 //     FiberScheduler scheduler;
 //     const Status status = scheduler.Run({.ranks = 4, .blocks = 2, .threads = 8}, {.seed = 7}, [&](FiberThread& thread) {
@@ -33,6 +33,7 @@
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_CUDA_FIBER_FIBER_SCHEDULER_H_
 #define SHARDPROOF_COLLECTIVES_BACKEND_CUDA_FIBER_FIBER_SCHEDULER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -45,7 +46,11 @@ struct Grid {
   int ranks = 1;
   int blocks = 1;   // Of each rank.
   int threads = 1;  // Of each block.
+  // Of the memory that the threads of a block share. It begins as NaN.
+  int shared_bytes = 0;
 };
+
+inline constexpr int kWarp = 32;
 
 struct FiberSchedule {
   uint64_t seed = 0;
@@ -53,6 +58,8 @@ struct FiberSchedule {
   int preempt_one_in = 8;
   // This rank gets a 64th of the turns that another gets; -1: the seed says who is slow.
   int slow_rank = -1;
+  // So does this warp of every block.
+  int slow_warp = -1;
   // After so many turns the run ends with an error.
   int64_t most_turns = int64_t{1} << 24;
 };
@@ -80,6 +87,11 @@ class FiberThread {
   // __syncthreads and __syncthreads_or: returns whether any thread of the block came with `vote`. `site` tells barriers
   // apart; threads of a block that wait at different ones have diverged.
   bool Sync(bool vote = false, int site = __builtin_LINE());
+  // __shfl_sync of a whole warp, threads 32 w to 32 w + 31 of the block or as many as there are: each gives a value and
+  // gets that of lane `source`. Waits for all of them, and is an order between their accesses to memory in no way.
+  uint64_t Shuffle(uint64_t value, int source, int site = __builtin_LINE());
+  // What the block shares: grid().shared_bytes, 16-byte aligned.
+  std::byte* Shared();
   // Where one kernel of this rank ends and the next begins: waits for every thread of every block of the rank.
   void EndOfKernel(int site = __builtin_LINE());
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -111,6 +112,58 @@ TEST(FiberSchedulerTest, BarriersHoldTheBlockAndCarryVotes) {
   }
 }
 
+// Warps of 32, 32 and 6 threads.
+TEST(FiberSchedulerTest, ShufflesExchangeWithinAWarp) {
+  FiberScheduler scheduler;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    bool wrong = false;
+    const Status status = scheduler.Run(
+        {.ranks = 1, .blocks = 2, .threads = 70},
+        {.seed = seed, .preempt_one_in = 2}, [&](FiberThread& thread) {
+          const int first = thread.thread() / kWarp * kWarp;
+          const int lanes = first == 64 ? 6 : kWarp;
+          for (int round = 0; round < 3; ++round) {
+            const int source = (thread.thread() - first + round) % lanes;
+            const auto value = [&](int t) {
+              return uint64_t{1} << 40 |
+                     static_cast<uint64_t>(t + 100 * round +
+                                           1000 * thread.block());
+            };
+            thread.Preempt();
+            if (thread.Shuffle(value(thread.thread()), source) !=
+                value(first + source)) {
+              wrong = true;
+            }
+          }
+        });
+    ASSERT_TRUE(status.ok()) << status.ToString();
+    ASSERT_FALSE(wrong) << "seed " << seed;
+  }
+}
+
+TEST(FiberSchedulerTest, SharedMemoryIsTheBlocksAndBeginsAsNaN) {
+  FiberScheduler scheduler;
+  int wrong = 0;
+  for (int run = 0; run < 2; ++run) {
+    const Status status = scheduler.Run(
+        {.ranks = 1, .blocks = 2, .threads = 3, .shared_bytes = 40}, {},
+        [&](FiberThread& thread) {
+          std::byte* const shared = thread.Shared();
+          for (int i = thread.thread(); i < 40; i += 3) {
+            if (shared[i] != std::byte{0xff}) ++wrong;
+          }
+          thread.Sync();
+          if (thread.thread() == 0) {
+            shared[39] = static_cast<std::byte>(thread.block());
+          }
+          thread.Sync();
+          if (shared[39] != static_cast<std::byte>(thread.block())) ++wrong;
+        });
+    ASSERT_TRUE(status.ok()) << status.ToString();
+    EXPECT_EQ(wrong, 0);
+  }
+}
+
 TEST(FiberSchedulerTest, FlagsWakeWhoSpins) {
   FiberScheduler scheduler;
   for (uint64_t seed = 0; seed < 100; ++seed) {
@@ -181,6 +234,43 @@ TEST(FiberSchedulerTest, ReportsDivergence) {
   }
 }
 
+TEST(FiberSchedulerTest, ReportsShufflesThatAreNotOfAWholeWarp) {
+  FiberScheduler scheduler;
+  const Grid block = {.ranks = 1, .blocks = 1, .threads = 4};
+  const auto says = [&](const std::function<void(FiberThread&)>& body,
+                        std::string_view what) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      const Status status = scheduler.Run(block, {.seed = seed}, body);
+      EXPECT_NE(status.message().find(what), std::string_view::npos)
+          << status.ToString();
+    }
+  };
+  says([](FiberThread& thread) { thread.Shuffle(1, 4); }, "is not there");
+  says(
+      [](FiberThread& thread) {
+        // NOLINTNEXTLINE(bugprone-branch-clone): two shuffles, in two lines.
+        if (thread.thread() == 1) {
+          thread.Shuffle(1, 0);
+        } else {
+          thread.Shuffle(1, 0);
+        }
+      },
+      "divergence");
+  says(
+      [](FiberThread& thread) {
+        thread.thread() == 1 ? void(thread.Sync()) : void(thread.Shuffle(1, 0));
+      },
+      "at a shuffle");
+  // Whether the one returns before the others come, or after, is the seed's affair.
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const Status status =
+        scheduler.Run(block, {.seed = seed}, [](FiberThread& thread) {
+          if (thread.thread() != 1) thread.Shuffle(1, 0);
+        });
+    EXPECT_EQ(status.code(), StatusCode::kInternal);
+  }
+}
+
 TEST(FiberSchedulerTest, DeadlinesPassWhenNobodyCanGoOn) {
   FiberScheduler scheduler;
   uint32_t flag = 0;
@@ -209,6 +299,27 @@ TEST(FiberSchedulerTest, EndsWhatDoesNotEnd) {
   EXPECT_NE(status.message().find("no end after 1000 turns"),
             std::string_view::npos)
       << status.ToString();
+}
+
+TEST(FiberSchedulerTest, TheSlowWarpFallsBehind) {
+  FiberScheduler scheduler;
+  for (uint64_t seed = 0; seed < 5; ++seed) {
+    std::vector<std::atomic<int>> steps(2);
+    int behind = 0;
+    const Status status =
+        scheduler.Run({.ranks = 1, .blocks = 1, .threads = 2 * kWarp},
+                      {.seed = seed, .preempt_one_in = 1, .slow_warp = 1},
+                      [&](FiberThread& thread) {
+                        for (int i = 0; i < 50; ++i) {
+                          ++steps[thread.thread() / kWarp];
+                          thread.Preempt();
+                        }
+                        if (thread.thread() == 0) behind = steps[1];
+                      });
+    ASSERT_TRUE(status.ok());
+    // About 50 * 32 / 64 steps; the other warp made most of its 50 * 32.
+    EXPECT_LT(behind, 400) << seed;
+  }
 }
 
 TEST(FiberSchedulerTest, TheSlowRankFallsBehind) {
@@ -264,6 +375,27 @@ int WriteBesideABarrier() {
   return status.ok() && data < 2 ? 0 : 1;
 }
 
+// Thread 0 writes, and thread 1 reads after a shuffle, which is no order.
+int ReadAfterAShuffle() {
+  FiberScheduler scheduler;
+  int data = 0, sum = 0;
+  const Status status = scheduler.Run({.ranks = 1, .blocks = 1, .threads = 2},
+                                      {}, [&](FiberThread& thread) {
+                                        if (thread.thread() == 0) data = 7;
+                                        thread.Shuffle(1, 0);
+                                        if (thread.thread() == 1) sum = data;
+                                      });
+  return status.ok() && sum == 7 ? 0 : 1;
+}
+
+TEST(FiberSanitizerTest, SeesARaceAcrossAShuffle) {
+  if (const char* reason = testing::NoThreadSanitizer()) GTEST_SKIP() << reason;
+  const testing::ChildResult race = testing::RunSelf({"--across_shuffle"});
+  EXPECT_NE(race.exit_code, 0);
+  EXPECT_NE(race.output.find("ThreadSanitizer: data race"), std::string::npos)
+      << race.output;
+}
+
 TEST(FiberSanitizerTest, SeesTheRaceOfAWeakStore) {
   if (const char* reason = testing::NoThreadSanitizer()) GTEST_SKIP() << reason;
   const testing::ChildResult weak = testing::RunSelf({"--weak_store"});
@@ -288,6 +420,7 @@ int RunAsChild(std::string_view flag) {
   if (flag == "--weak_store") return PassAMessage(__ATOMIC_RELAXED);
   if (flag == "--release_store") return PassAMessage(__ATOMIC_RELEASE);
   if (flag == "--beside_barrier") return WriteBesideABarrier();
+  if (flag == "--across_shuffle") return ReadAfterAShuffle();
   return -1;
 }
 

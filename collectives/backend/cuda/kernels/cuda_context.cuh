@@ -14,10 +14,14 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "collectives/backend/cuda/kernels/rounds.h"
 #include "collectives/backend/cuda/kernels/walk.h"
+#include "reference/dtype.h"
 
 namespace shardproof::cuda {
 
@@ -42,6 +46,60 @@ class CudaContext {
   __device__ __forceinline__ void Sync() { __syncthreads(); }
   __device__ __forceinline__ bool SyncOr(bool vote) {
     return __syncthreads_or(vote) != 0;
+  }
+
+  // Of a whole warp; T is of 4-byte words.
+  template <class T>
+  __device__ __forceinline__ T ShuffleXor(const T& value, int mask) {
+    constexpr int kWords = sizeof(T) / sizeof(uint32_t);
+    static_assert(kWords * sizeof(uint32_t) == sizeof(T));
+    uint32_t words[kWords];
+    memcpy(words, &value, sizeof(T));
+    for (int i = 0; i < kWords; ++i) {
+      words[i] = __shfl_xor_sync(0xffffffffu, words[i], mask);
+    }
+    T other;
+    memcpy(&other, words, sizeof(T));
+    return other;
+  }
+  // What the block shares. To be called in one place of a kernel: another call is other memory.
+  template <int kBytes>
+  __device__ __forceinline__ std::byte* Shared() {
+    __shared__ alignas(kVectorBytes) std::byte memory[kBytes];
+    return memory;
+  }
+  // Relaxed; returns what was there.
+  template <class T>
+  __device__ __forceinline__ T AtomicAdd(T* to, T value) {
+    static_assert(sizeof(T) == sizeof(unsigned long long));
+    return static_cast<T>(atomicAdd(reinterpret_cast<unsigned long long*>(to),
+                                    static_cast<unsigned long long>(value)));
+  }
+
+  // reference/dtype.h's conversions, an instruction each. Bitwise the same, but for which NaN a NaN is.
+  __device__ __forceinline__ static float Widen(float value) { return value; }
+  __device__ __forceinline__ static float Widen(BFloat16 value) {
+    return __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
+  }
+  __device__ __forceinline__ static float Widen(Float16 value) {
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+    return wide;
+  }
+  template <class T>
+  __device__ __forceinline__ static T Narrow(float value) {
+    if constexpr (std::is_same_v<T, float>) {
+      return value;
+    } else {
+      T narrow;
+      if constexpr (std::is_same_v<T, BFloat16>) {
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(narrow.bits) : "f"(value));
+      } else {
+        static_assert(std::is_same_v<T, Float16>);
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrow.bits) : "f"(value));
+      }
+      return narrow;
+    }
   }
 
   __device__ __forceinline__ void StoreRelease(uint32_t* flag, uint32_t value) {

@@ -39,6 +39,13 @@
 //     Load(pointer), Store(pointer, value)           data, of this or another rank: never through a cache that is not coherent
 //     FailureWord(word); Fail(word, value)           atomic; the first failure stays
 //
+// and, for kernels on one GPU (layers/kernels/cuda/README.md),
+//
+//     ShuffleXor(value, mask)                        __shfl_xor_sync of a whole warp: no order between accesses to memory
+//     Shared<bytes>()                                memory of the block, which begins as anything
+//     AtomicAdd(pointer, value)                      64-bit integers, relaxed
+//     Widen(x), Narrow<T>(f32)                       conversions, rounded to nearest
+//
 // Protocol is there for the tests, which break one of its lines and must then fail.
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_CUDA_KERNELS_ROUNDS_H_
 #define SHARDPROOF_COLLECTIVES_BACKEND_CUDA_KERNELS_ROUNDS_H_
