@@ -1,5 +1,8 @@
+#include <array>
+
 #include "collectives/all_reduce/all_reduce.h"
 #include "collectives/direct/queue.h"
+#include "collectives/tuning.h"
 
 namespace shardproof {
 namespace {
@@ -10,7 +13,21 @@ namespace {
 constexpr int64_t kRecursiveDoublingBytes = int64_t{16} << 10;
 constexpr int64_t kRabenseifnerBytes = int64_t{1} << 20;
 
+// What a tuning table may name.
+constexpr std::array<TunedVariant<AllReduceArgs>, 7> kVariants = {
+    {{"direct", true, AllReduceDirect},
+     {"one_shot", true, AllReduceOneShot},
+     {"two_shot", true, AllReduceTwoShot},
+     {"ring", false, AllReduceRing},
+     {"recursive_doubling", false, AllReduceRecursiveDoubling},
+     {"rabenseifner", false, AllReduceRabenseifner},
+     {"hierarchical", false, AllReduceHierarchical}}};
+
 Status Choose(const Communicator& comm, const AllReduceArgs& args) {
+  static const Tuned<AllReduceArgs> tuned("all_reduce", kVariants);
+  if (const auto run = tuned.Find(comm, args.count * SizeOf(args.dtype))) {
+    return run(comm, args);
+  }
   if (comm.SharesMemory()) return AllReduceDirect(comm, args);
   const int64_t bytes = args.count * SizeOf(args.dtype);
   if (bytes <= kRecursiveDoublingBytes) {

@@ -1,6 +1,7 @@
 // The pairing of all_reduce: axes, reference, variants, planted bugs.
 #include "tools/harness/case.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "collectives/chunks.h"
 #include "collectives/kernels/reduce.h"
 #include "collectives/patterns/ring.h"
+#include "collectives/tuning.h"
 #include "reference/collectives.h"
 
 namespace shardproof {
@@ -24,6 +26,7 @@ struct P {
   bool in_place = false;
   int ranks = 1;
   Memory memory = Memory::kShared;
+  std::vector<int> node_of = {};
 };
 
 int64_t Bytes(const P& p) { return p.count * SizeOf(p.dtype); }
@@ -68,8 +71,30 @@ Arithmetic ArithmeticOf(const P& p) {
   return kArithmetic(p.ranks, p.dtype, p.op);
 }
 
-Topology OneNode(int ranks) {
-  return {.node_of = std::vector<int>(static_cast<size_t>(ranks), 0)};
+// Whether `auto` may send partial sums in dtype: between nodes, or where a table
+// says so. In shared memory it folds at once, as `direct` does.
+bool SendsPartials(const std::vector<int>& node_of) {
+  return std::ranges::any_of(node_of, [](int node) { return node != 0; }) ||
+         std::ranges::any_of(ActiveTuningOrNone().rows(), [](const auto& row) {
+           return row.primitive == "all_reduce";
+         });
+}
+
+Topology TopologyOf(const P& p) {
+  if (p.node_of.empty()) {
+    return {.node_of = std::vector<int>(static_cast<size_t>(p.ranks), 0)};
+  }
+  return {.node_of = p.node_of,
+          .nodes = 1 + *std::max_element(p.node_of.begin(), p.node_of.end())};
+}
+
+// The most of what any variant does: the ring's additions, and the division that
+// the hierarchical one rounds by itself.
+Arithmetic AutoArithmetic(const P& p) {
+  if (!SendsPartials(p.node_of)) return Arithmetic::For(p.dtype, p.ranks);
+  Arithmetic most = AllReduceRingArithmetic(p.ranks, p.dtype, p.op);
+  if (p.op == ReduceOp::kAvg) ++most.wire_roundings;
+  return most;
 }
 
 Reduction ReductionOf(const P& p, const Arithmetic& arithmetic) {
@@ -196,6 +221,7 @@ const RegisterCase kAllReduce(Case<P>{
     .variants =
         {{.name = "auto",
           .bind = BindAuto,
+          .arithmetic = AutoArithmetic,
           .note = "the fastest of the others here for this size"},
          {.name = "direct",
           .bind = Bind<AllReduceDirect>,
@@ -231,13 +257,13 @@ const RegisterCase kAllReduce(Case<P>{
           .bind = Bind<AllReduceHierarchical>,
           .cost =
               [](const P& p) {
-                return AllReduceHierarchicalCost(OneNode(p.ranks), p.count,
+                return AllReduceHierarchicalCost(TopologyOf(p), p.count,
                                                  p.dtype);
               },
           .arithmetic =
               [](const P& p) {
-                return AllReduceHierarchicalArithmetic(OneNode(p.ranks),
-                                                       p.dtype, p.op);
+                return AllReduceHierarchicalArithmetic(TopologyOf(p), p.dtype,
+                                                       p.op);
               },
           .note = "reduce_scatter inside groups, all_reduce across, "
                   "all_gather inside"},

@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <array>
 
 #include "collectives/direct/queue.h"
 #include "collectives/gather/gather.h"
+#include "collectives/tuning.h"
 
 namespace shardproof {
 namespace {
@@ -10,7 +12,17 @@ namespace {
 // the other half pass through every second rank.
 constexpr int64_t kBinomialBytes = int64_t{16} << 10;  // Of one block.
 
+// What a tuning table may name.
+constexpr std::array<TunedVariant<GatherArgs>, 3> kVariants = {
+    {{"direct", true, GatherDirect},
+     {"binomial", false, GatherBinomial},
+     {"linear", false, GatherLinear}}};
+
 Status Choose(const Communicator& comm, const GatherArgs& args) {
+  static const Tuned<GatherArgs> tuned("gather", kVariants);
+  if (const auto run = tuned.Find(comm, args.count * SizeOf(args.dtype))) {
+    return run(comm, args);
+  }
   if (comm.SharesMemory()) return GatherDirect(comm, args);
   return args.count * SizeOf(args.dtype) <= kBinomialBytes
              ? GatherBinomial(comm, args)

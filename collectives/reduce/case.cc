@@ -1,6 +1,7 @@
 // The pairing of reduce: axes, reference, variants, planted bugs.
 #include "tools/harness/case.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -9,6 +10,7 @@
 #include "collectives/kernels/copy.h"
 #include "collectives/kernels/reduce.h"
 #include "collectives/reduce/reduce.h"
+#include "collectives/tuning.h"
 #include "reference/collectives.h"
 
 namespace shardproof {
@@ -22,6 +24,7 @@ struct P {
   bool in_place = false;
   int ranks = 1;
   Memory memory = Memory::kShared;
+  std::vector<int> node_of = {};
 };
 
 int64_t Bytes(const P& p) { return p.count * SizeOf(p.dtype); }
@@ -65,6 +68,22 @@ Cost DirectCostOf(const P& p) {
 template <Arithmetic (*kArithmetic)(int, DType, ReduceOp)>
 Arithmetic ArithmeticOf(const P& p) {
   return kArithmetic(p.ranks, p.dtype, p.op);
+}
+
+// Whether `auto` may send partial sums in dtype: between nodes, or where a table
+// says so. In shared memory it folds at once, as `direct` does.
+bool SendsPartials(const std::vector<int>& node_of) {
+  return std::ranges::any_of(node_of, [](int node) { return node != 0; }) ||
+         std::ranges::any_of(ActiveTuningOrNone().rows(), [](const auto& row) {
+           return row.primitive == "reduce";
+         });
+}
+
+// scatter_gather adds at least as often as the tree does.
+Arithmetic AutoArithmetic(const P& p) {
+  return SendsPartials(p.node_of)
+             ? ReduceScatterGatherArithmetic(p.ranks, p.dtype, p.op)
+             : Arithmetic::For(p.dtype, p.ranks);
 }
 
 int64_t Terms(const P& p) {
@@ -146,6 +165,7 @@ const RegisterCase kReduce(Case<P>{
     .variants =
         {{.name = "auto",
           .bind = BindAuto,
+          .arithmetic = AutoArithmetic,
           .note = "the fastest of the others here for this size"},
          {.name = "direct",
           .bind = Bind<ReduceDirect>,

@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <array>
 
 #include "collectives/direct/queue.h"
 #include "collectives/reduce_scatter/reduce_scatter.h"
+#include "collectives/tuning.h"
 
 namespace shardproof {
 namespace {
@@ -10,7 +12,18 @@ namespace {
 // beyond it pairwise, which loads no link twice.
 constexpr int64_t kHalvingBytes = int64_t{256} << 10;
 
+// What a tuning table may name.
+constexpr std::array<TunedVariant<ReduceScatterArgs>, 4> kVariants = {
+    {{"direct", true, ReduceScatterDirect},
+     {"ring", false, ReduceScatterRing},
+     {"pairwise", false, ReduceScatterPairwise},
+     {"halving", false, ReduceScatterHalving}}};
+
 Status Choose(const Communicator& comm, const ReduceScatterArgs& args) {
+  static const Tuned<ReduceScatterArgs> tuned("reduce_scatter", kVariants);
+  if (const auto run = tuned.Find(comm, args.count * SizeOf(args.dtype))) {
+    return run(comm, args);
+  }
   if (comm.SharesMemory()) return ReduceScatterDirect(comm, args);
   const int64_t bytes = comm.size() * args.count * SizeOf(args.dtype);
   return bytes <= kHalvingBytes ? ReduceScatterHalving(comm, args)

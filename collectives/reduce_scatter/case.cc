@@ -2,6 +2,7 @@
 // variants, planted bugs.
 #include "tools/harness/case.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "collectives/kernels/copy.h"
 #include "collectives/patterns/reducing_exchange.h"
 #include "collectives/reduce_scatter/reduce_scatter.h"
+#include "collectives/tuning.h"
 #include "collectives/uneven.h"
 #include "reference/collectives.h"
 
@@ -24,6 +26,7 @@ struct P {
   bool in_place = false;
   int ranks = 1;
   Memory memory = Memory::kShared;
+  std::vector<int> node_of = {};
 };
 
 struct PV {
@@ -33,6 +36,7 @@ struct PV {
   bool in_place = false;
   int ranks = 1;
   Memory memory = Memory::kShared;
+  std::vector<int> node_of = {};
 };
 
 Layout LayoutOf(const P& p) { return Layout::Even(p.ranks, p.count); }
@@ -120,6 +124,23 @@ Cost DirectCostOfV(const PV& p) {
 template <class Params, Arithmetic (*kArithmetic)(int, DType, ReduceOp)>
 Arithmetic ArithmeticOf(const Params& p) {
   return kArithmetic(p.ranks, p.dtype, p.op);
+}
+
+// Whether `auto` may send partial sums in dtype: between nodes, or where a table
+// says so. In shared memory it folds at once, as `direct` does.
+bool SendsPartials(const std::vector<int>& node_of) {
+  return std::ranges::any_of(node_of, [](int node) { return node != 0; }) ||
+         std::ranges::any_of(ActiveTuningOrNone().rows(), [](const auto& row) {
+           return row.primitive == "reduce_scatter";
+         });
+}
+
+// The ring adds as often as pairwise, and halving at most so.
+template <class Params>
+Arithmetic AutoArithmetic(const Params& p) {
+  return SendsPartials(p.node_of)
+             ? ReduceScatterRingArithmetic(p.ranks, p.dtype, p.op)
+             : Arithmetic::For(p.dtype, p.ranks);
 }
 
 template <class Params>
@@ -287,6 +308,7 @@ const RegisterCase kReduceScatter(Case<P>{
     .variants =
         {{.name = "auto",
           .bind = BindAuto,
+          .arithmetic = AutoArithmetic<P>,
           .note = "the fastest of the others here for this size"},
          {.name = "direct",
           .bind = Bind<ReduceScatterDirect>,
@@ -342,6 +364,7 @@ const RegisterCase kReduceScatterV(Case<PV>{
     .variants =
         {{.name = "auto",
           .bind = BindAutoV,
+          .arithmetic = AutoArithmetic<PV>,
           .note = "the fastest of the others here for this size"},
          {.name = "direct",
           .bind = BindV<ReduceScatterVDirect>,

@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <array>
 
 #include "collectives/direct/queue.h"
 #include "collectives/scatter/scatter.h"
+#include "collectives/tuning.h"
 
 namespace shardproof {
 namespace {
@@ -10,7 +12,17 @@ namespace {
 // the other half pass through every second rank.
 constexpr int64_t kBinomialBytes = int64_t{16} << 10;  // Of one block.
 
+// What a tuning table may name.
+constexpr std::array<TunedVariant<ScatterArgs>, 3> kVariants = {
+    {{"direct", true, ScatterDirect},
+     {"binomial", false, ScatterBinomial},
+     {"linear", false, ScatterLinear}}};
+
 Status Choose(const Communicator& comm, const ScatterArgs& args) {
+  static const Tuned<ScatterArgs> tuned("scatter", kVariants);
+  if (const auto run = tuned.Find(comm, args.count * SizeOf(args.dtype))) {
+    return run(comm, args);
+  }
   if (comm.SharesMemory()) return ScatterDirect(comm, args);
   return args.count * SizeOf(args.dtype) <= kBinomialBytes
              ? ScatterBinomial(comm, args)
