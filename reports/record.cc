@@ -2,8 +2,8 @@
 
 #include <array>
 #include <charconv>
-#include <cmath>
-#include <limits>
+
+#include "reports/json_io.h"
 
 namespace shardproof {
 namespace {
@@ -12,18 +12,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::array<std::string_view, 6> kVerdicts = {
     "passed", "incorrect", "suspect", "failed", "unsupported", "not_built"};
-
-Json Number(double value) {
-  if (std::isnan(value)) return "NaN";
-  if (std::isinf(value)) return value > 0 ? "Infinity" : "-Infinity";
-  return value;
-}
-
-Json Numbers(const std::vector<double>& values) {
-  Json out = Json::array();
-  for (double v : values) out.push_back(Number(v));
-  return out;
-}
 
 // Text that is exactly how JSON would print a boolean or an integer becomes
 // one; everything else stays text, so that reading gives the same text back.
@@ -43,110 +31,20 @@ std::string ParamText(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-// Reads members of one JSON object; remembers the first that is wrong.
-class Reader {
- public:
-  Reader(const Json& json, std::string where)
-      : json_(json), where_(std::move(where)) {
-    if (!json.is_object()) Fail("", "an object");
-  }
-
-  template <class T>
-  void Required(const char* key, T& out) {
-    if (!json_.is_object()) return;
-    if (!json_.contains(key)) {
-      if (status_.ok()) {
-        status_ = InvalidArgument("{} has no \"{}\"", where_, key);
-      }
-      return;
-    }
-    Read(json_[key], key, out);
-  }
-  template <class T>
-  void Optional(const char* key, T& out) {
-    if (json_.is_object() && json_.contains(key)) Read(json_[key], key, out);
-  }
-  template <class T>
-  void Optional(const char* key, std::optional<T>& out) {
-    if (!json_.is_object() || !json_.contains(key)) return;
-    Read(json_[key], key, out.emplace());
-  }
-  // The member itself where there is one, for nested objects and arrays.
-  const Json* Find(const char* key) const {
-    return json_.is_object() && json_.contains(key) ? &json_[key] : nullptr;
-  }
-  void Merge(Status status) {
-    if (status_.ok()) status_ = std::move(status);
-  }
-  void Fail(std::string_view key, std::string_view wanted) {
-    if (!status_.ok()) return;
-    status_ = key.empty() ? InvalidArgument("{} is not {}", where_, wanted)
-                          : InvalidArgument("\"{}\" of {} is not {}", key,
-                                            where_, wanted);
-  }
-  const std::string& where() const { return where_; }
-  Status status() { return std::move(status_); }
-
- private:
-  void Read(const Json& j, const char* key, std::string& out) {
-    if (!j.is_string()) return Fail(key, "a string");
-    out = j.get<std::string>();
-  }
-  void Read(const Json& j, const char* key, bool& out) {
-    if (!j.is_boolean()) return Fail(key, "true or false");
-    out = j.get<bool>();
-  }
-  void Read(const Json& j, const char* key, int64_t& out) {
-    if (!j.is_number_integer()) return Fail(key, "an integer");
-    out = j.get<int64_t>();
-  }
-  void Read(const Json& j, const char* key, int& out) {
-    int64_t wide = 0;
-    Read(j, key, wide);
-    if (wide < std::numeric_limits<int>::min() ||
-        wide > std::numeric_limits<int>::max()) {
-      return Fail(key, "an integer of 32 bits");
-    }
-    out = static_cast<int>(wide);
-  }
-  void Read(const Json& j, const char* key, double& out) {
-    if (j.is_null() || j == "NaN") {
-      out = std::numeric_limits<double>::quiet_NaN();
-    } else if (j == "Infinity" || j == "-Infinity") {
-      out = std::numeric_limits<double>::infinity();
-      if (j == "-Infinity") out = -out;
-    } else if (j.is_number()) {
-      out = j.get<double>();
-    } else {
-      Fail(key, "a number");
-    }
-  }
-  template <class T>
-  void Read(const Json& j, const char* key, std::vector<T>& out) {
-    if (!j.is_array()) return Fail(key, "an array");
-    out.clear();
-    for (const Json& item : j) Read(item, key, out.emplace_back());
-  }
-
-  const Json& json_;
-  std::string where_;
-  Status status_;
-};
-
 Json ErrorJson(const Record::Error& e) {
   Json mismatches = Json::array();
   for (const Record::Mismatch& m : e.mismatches) {
     mismatches.push_back({{"tensor", m.tensor},
                           {"rank", m.rank},
                           {"index", m.index},
-                          {"expected", Number(m.expected)},
-                          {"got", Number(m.got)}});
+                          {"expected", JsonNumber(m.expected)},
+                          {"got", JsonNumber(m.got)}});
   }
   Json out = {{"tier", e.tier},
-              {"worst_ratio", Number(e.worst_ratio)},
-              {"max_abs", Number(e.max_abs)},
-              {"max_ulp", Number(e.max_ulp)}};
-  if (e.gain.has_value()) out["gain"] = Number(*e.gain);
+              {"worst_ratio", JsonNumber(e.worst_ratio)},
+              {"max_abs", JsonNumber(e.max_abs)},
+              {"max_ulp", JsonNumber(e.max_ulp)}};
+  if (e.gain.has_value()) out["gain"] = JsonNumber(*e.gain);
   out["compared"] = e.compared;
   out["mismatches"] = std::move(mismatches);
   if (!e.diagnosis.empty()) out["diagnosis"] = e.diagnosis;
@@ -154,17 +52,24 @@ Json ErrorJson(const Record::Error& e) {
 }
 
 Json TimeJson(const Record::Time& t) {
-  Json out = {{"median", Number(t.median)},
-              {"p10", Number(t.p10)},
-              {"p90", Number(t.p90)},
-              {"min", Number(t.min)},
-              {"max", Number(t.max)},
-              {"interval_low", Number(t.interval_low)},
-              {"interval_high", Number(t.interval_high)},
+  Json out = {{"median", JsonNumber(t.median)},
+              {"p10", JsonNumber(t.p10)},
+              {"p90", JsonNumber(t.p90)},
+              {"min", JsonNumber(t.min)},
+              {"max", JsonNumber(t.max)},
+              {"interval_low", JsonNumber(t.interval_low)},
+              {"interval_high", JsonNumber(t.interval_high)},
               {"samples", t.samples},
               {"operations_per_sample", t.operations_per_sample},
               {"cadence", t.cadence},
-              {"per_rank_median", Numbers(t.per_rank_median)}};
+              {"per_rank_median", JsonNumbers(t.per_rank_median)}};
+  if (!t.samples_us.empty()) out["samples_us"] = JsonNumbers(t.samples_us);
+  if (!t.rank_samples_us.empty()) {
+    Json ranks = Json::array();
+    for (const auto& rank : t.rank_samples_us)
+      ranks.push_back(JsonNumbers(rank));
+    out["rank_samples_us"] = std::move(ranks);
+  }
   if (!t.flags.empty()) out["flags"] = t.flags;
   return out;
 }
@@ -179,8 +84,8 @@ Json TrafficJson(const Record::Traffic& t) {
   return out;
 }
 
-Record::Error ReadError(const Json& json, Reader& parent) {
-  Reader in(json, "error of " + parent.where());
+Record::Error ReadError(const Json& json, JsonReader& parent) {
+  JsonReader in(json, "error of " + parent.where());
   Record::Error e;
   in.Required("tier", e.tier);
   in.Optional("worst_ratio", e.worst_ratio);
@@ -192,7 +97,7 @@ Record::Error ReadError(const Json& json, Reader& parent) {
   if (const Json* list = in.Find("mismatches")) {
     if (!list->is_array()) in.Fail("mismatches", "an array");
     for (size_t i = 0; list->is_array() && i < list->size(); ++i) {
-      Reader item((*list)[i], "a mismatch of " + in.where());
+      JsonReader item((*list)[i], "a mismatch of " + in.where());
       Record::Mismatch& m = e.mismatches.emplace_back();
       item.Required("tensor", m.tensor);
       item.Required("rank", m.rank);
@@ -206,8 +111,8 @@ Record::Error ReadError(const Json& json, Reader& parent) {
   return e;
 }
 
-Record::Time ReadTime(const Json& json, Reader& parent) {
-  Reader in(json, "time_us of " + parent.where());
+Record::Time ReadTime(const Json& json, JsonReader& parent) {
+  JsonReader in(json, "time_us of " + parent.where());
   Record::Time t;
   in.Required("median", t.median);
   in.Optional("p10", t.p10);
@@ -220,13 +125,15 @@ Record::Time ReadTime(const Json& json, Reader& parent) {
   in.Optional("operations_per_sample", t.operations_per_sample);
   in.Optional("cadence", t.cadence);
   in.Optional("per_rank_median", t.per_rank_median);
+  in.Optional("samples_us", t.samples_us);
+  in.Optional("rank_samples_us", t.rank_samples_us);
   in.Optional("flags", t.flags);
   parent.Merge(in.status());
   return t;
 }
 
-Record::Traffic ReadTraffic(const Json& json, Reader& parent) {
-  Reader in(json, "traffic of " + parent.where());
+Record::Traffic ReadTraffic(const Json& json, JsonReader& parent) {
+  JsonReader in(json, "traffic of " + parent.where());
   Record::Traffic t;
   in.Required("bytes", t.bytes);
   in.Required("messages", t.messages);
@@ -261,7 +168,7 @@ nlohmann::ordered_json ToJson(const Record& r) {
   if (r.error.has_value()) out["error"] = ErrorJson(*r.error);
   if (r.time_us.has_value()) out["time_us"] = TimeJson(*r.time_us);
   const auto number = [&](const char* key, const std::optional<double>& value) {
-    if (value.has_value()) out[key] = Number(*value);
+    if (value.has_value()) out[key] = JsonNumber(*value);
   };
   number("algbw_gbps", r.algbw_gbps);
   number("busbw_gbps", r.busbw_gbps);
@@ -278,7 +185,7 @@ StatusOr<Record> RecordFromJson(const nlohmann::ordered_json& json) {
   if (json.is_object() && json.contains("case") && json["case"].is_string()) {
     where = fmt::format("the record of {}", json["case"].get<std::string>());
   }
-  Reader in(json, where);
+  JsonReader in(json, where);
   Record r;
   std::string verdict;
   in.Required("case", r.case_name);

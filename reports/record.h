@@ -39,6 +39,10 @@ enum class Verdict : uint8_t {
 std::string_view Name(Verdict verdict);
 StatusOr<Verdict> ParseVerdict(std::string_view name);
 
+// Enough for a distribution function, and for a picture of ranks over time.
+inline constexpr int kKeptSamples = 200;
+inline constexpr int kKeptRankSamples = 48;
+
 struct Record {
   struct Mismatch {
     std::string tensor = {};
@@ -65,6 +69,10 @@ struct Record {
     int operations_per_sample = 1;
     std::string cadence = "isolated";  // or "streaming"
     std::vector<double> per_rank_median = {};
+    // In the order of time, evenly thinned: at most kKeptSamples of the
+    // maxima over ranks, and at most kKeptRankSamples of each rank.
+    std::vector<double> samples_us = {};
+    std::vector<std::vector<double>> rank_samples_us = {};
     std::vector<std::string> flags = {};  // "warm-up did not settle", ...
     friend bool operator==(const Time&, const Time&) = default;
   };

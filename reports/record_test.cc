@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "reports/key.h"
+
 namespace shardproof {
 namespace {
 
@@ -32,6 +34,8 @@ Record Full() {
              .diagnosis = "rank 1 missing"};
   r.time_us = Record::Time{.median = 1.25, .samples = 50};
   r.time_us->per_rank_median = {1, 2, 3, 4};
+  r.time_us->samples_us = {1.5, 1.25, 1};
+  r.time_us->rank_samples_us = {{1, 2}, {3, 4}};
   r.time_us->flags = {"warm-up did not settle"};
   r.algbw_gbps = 12.5;
   r.traffic = {.bytes = 64, .messages = 2, .predicted_bytes = 64};
@@ -114,6 +118,30 @@ TEST(Record, NamesTheMemberThatIsWrong) {
   json["ranks"] = int64_t{1} << 40;
   ExpectRefused(json, "ranks");
   ExpectRefused(Json::array(), "object");
+}
+
+TEST(Record, KeyNamesEverythingThatTellsMeasurementsApart) {
+  Record r = Full();
+  r.memory = "shared";
+  EXPECT_EQ(KeyOf(r),
+            "collectives/all_reduce ring thread 4 dtype=f32 count=1048576 "
+            "in_place=false note=007");
+  const auto differs = [&](auto change) {
+    Record other = r;
+    change(other);
+    return KeyOf(other) != KeyOf(r);
+  };
+  EXPECT_TRUE(differs([](Record& o) { o.case_name += "_v"; }));
+  EXPECT_TRUE(differs([](Record& o) { o.variant = "direct"; }));
+  EXPECT_TRUE(differs([](Record& o) { o.backend = "mpi"; }));
+  EXPECT_TRUE(differs([](Record& o) { o.ranks = 5; }));
+  EXPECT_TRUE(differs([](Record& o) { o.params.pop_back(); }));
+  EXPECT_TRUE(differs([](Record& o) { o.memory = "ordinary"; }));
+  EXPECT_TRUE(differs([](Record& o) { o.time_us->cadence = "streaming"; }));
+  EXPECT_TRUE(differs([](Record& o) { o.emulated = true; }));
+  // What was found does not tell them apart, nor whether it was timed.
+  EXPECT_FALSE(differs([](Record& o) { o.verdict = Verdict::kPassed; }));
+  EXPECT_FALSE(differs([](Record& o) { o.time_us.reset(); }));
 }
 
 }  // namespace

@@ -11,6 +11,8 @@
 #include <sstream>
 #include <utility>
 
+#include "reports/json_io.h"
+
 namespace shardproof {
 namespace {
 
@@ -125,8 +127,12 @@ Status ResultFile::Append(const Record& record) {
 
 Status ResultFile::Finish(const ResultEnd& end) {
   nlohmann::ordered_json left_out = end.left_out;
+  std::string sections;
+  for (const auto& [name, value] : end.sections.items()) {
+    sections += "," + Dump(name) + ":" + Dump(value);
+  }
   const std::string tail =
-      "\n],\"left_out\":" + Dump(left_out) +
+      "\n],\"left_out\":" + Dump(left_out) + sections +
       ",\"interrupted\":" + (end.interrupted ? "true" : "false") +
       ",\"finished\":" + Dump(end.finished) +
       ",\"complete\":" + (end.interrupted ? "false" : "true") + "}\n";
@@ -150,30 +156,28 @@ StatusOr<Results> ReadResults(const std::string& path) {
   if (!in.is_open() || in.bad()) {
     return Unavailable("cannot read {}: {}", path, ErrnoText());
   }
-  nlohmann::ordered_json json;
-  try {
-    json = nlohmann::ordered_json::parse(text.str());
-  } catch (const nlohmann::json::parse_error& error) {
-    return DataLoss("{} is truncated or malformed at byte {}: {}", path,
-                    error.byte, error.what());
-  }
+  return ParseResults(text.str(), path);
+}
+
+StatusOr<Results> ParseResults(std::string_view text, const std::string& name) {
+  SP_ASSIGN_OR_RETURN(nlohmann::ordered_json json, ParseJson(text, name));
   if (!json.is_object() || !json.contains("schema") ||
       !json["schema"].is_number_integer() || !json.contains("records") ||
       !json["records"].is_array()) {
     return InvalidArgument(
-        "{} is not a result file: \"schema\" or \"records\" is missing", path);
+        "{} is not a result file: \"schema\" or \"records\" is missing", name);
   }
   if (json["schema"].get<int64_t>() != kSchema) {
     return InvalidArgument(
         "{} has schema {}, and this version reads {}: use a newer shardproof",
-        path, json["schema"].get<int64_t>(), kSchema);
+        name, json["schema"].get<int64_t>(), kSchema);
   }
   Results results;
   for (const auto& entry : json["records"]) {
     auto record = RecordFromJson(entry);
     if (!record.ok()) {
       return record.status().WithContext(
-          path + ", record " + std::to_string(results.records.size()));
+          name + ", record " + std::to_string(results.records.size()));
     }
     results.records.push_back(*std::move(record));
   }

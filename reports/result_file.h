@@ -33,6 +33,8 @@ struct ResultEnd {
   bool interrupted = false;
   // Cases or instances that were chosen and did not run, and why.
   std::vector<std::string> left_out = {};
+  // More members of the file: "comparisons", "fits", "conditions" and others.
+  nlohmann::ordered_json sections = nlohmann::ordered_json::object();
 };
 
 class ResultFile {
@@ -73,6 +75,8 @@ struct Results {
 // kUnavailable: not readable. kDataLoss: truncated or malformed, with the
 // position. kInvalidArgument: not a result file, or of a later schema.
 StatusOr<Results> ReadResults(const std::string& path);
+// The same of a text; `name` is for messages.
+StatusOr<Results> ParseResults(std::string_view text, const std::string& name);
 
 }  // namespace shardproof
 

@@ -53,13 +53,18 @@ TEST_F(ResultFileTest, IsCompleteJsonAfterEveryRecord) {
     EXPECT_FALSE(results->complete);
     ASSERT_TRUE(file->Append(Sample(i)).ok());
   }
-  ASSERT_TRUE(file->Finish({.finished = "later", .left_out = {"a"}}).ok());
+  ResultEnd end{.finished = "later", .left_out = {"a"}};
+  end.sections["fits"] = {{{"variant", "ring"}}};
+  end.sections["empty"] = nlohmann::ordered_json::array();
+  ASSERT_TRUE(file->Finish(end).ok());
   auto results = ReadResults(path_);
   ASSERT_TRUE(results.ok()) << results.status().ToString();
   ASSERT_EQ(results->records.size(), 5u);
   EXPECT_EQ(results->records[3], Sample(3));
   EXPECT_TRUE(results->complete);
   EXPECT_EQ(results->header["left_out"][0], "a");
+  EXPECT_EQ(results->header["fits"][0]["variant"], "ring");
+  EXPECT_TRUE(results->header["empty"].empty());
 }
 
 TEST_F(ResultFileTest, SurvivesKillInTheMiddle) {
@@ -134,6 +139,22 @@ TEST_F(ResultFileTest, RefusesOtherSchemas) {
   std::ofstream(path_) << R"({"schema": 1, "records": [{"case": 7}]})";
   EXPECT_EQ(ReadResults(path_).status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(ReadResults(path_ + "x").status().code(), StatusCode::kUnavailable);
+}
+
+// A value nested deeper than the stack is not copied, and not printed either.
+TEST_F(ResultFileTest, RefusesWhatIsNestedTooDeep) {
+  const auto text = [](size_t depth) {
+    return R"({"schema": 1, "records": [{"case": "a[\"[", "variant": "b",
+        "backend": "c", "ranks": 1, "verdict": "passed", "params": {"p": )" +
+           std::string(depth, '[') + std::string(depth, ']') + "}}]}";
+  };
+  EXPECT_TRUE(ParseResults(text(60), "f").ok())
+      << ParseResults(text(60), "f").status().ToString();
+  for (const size_t depth : {61, 1000000}) {
+    const auto results = ParseResults(text(depth), "f");
+    EXPECT_EQ(results.status().code(), StatusCode::kDataLoss);
+    EXPECT_NE(results.status().message().find("nested"), std::string::npos);
+  }
 }
 
 }  // namespace
