@@ -86,8 +86,8 @@ StatusOr<std::vector<std::vector<Cell>>> ParseRows(std::string_view text) {
   std::vector<std::vector<Cell>> rows;
   for (int line = 1; !text.empty(); ++line) {
     std::string_view row = Trimmed(Next(text, '\n'));
-    // A row of nothing behind the last.
-    if (row.empty() && Trimmed(text).empty()) break;
+    // Blank lines behind the last row are none.
+    if (row.empty() && text.find_first_not_of(" \t\r\n") == text.npos) break;
     std::vector<Cell>& cells = rows.emplace_back();
     for (int number = 1; !row.empty(); ++number) {
       const std::string_view cell = Trimmed(Next(row, ','));
@@ -133,6 +133,8 @@ StatusOr<std::string> ToCsv(const Schedule& schedule) {
         out += text(actions[i]);
       }
     }
+    // An empty cell: a blank line at the end would be no row.
+    if (actions.empty()) out += ",";
     out += "\n";
   }
   return out;

@@ -46,6 +46,16 @@ TEST(ScheduleCsv, ReadsWhatOthersWrite) {
   EXPECT_EQ(*ToCsv(*pair), "0F0,0F1,(0F2;0B0)OVERLAP_F_B,0B1,0B2\n");
 }
 
+// Ranks that have nothing to do are there; blank lines at the end are not.
+TEST(ScheduleCsv, KeepsRanksWithoutActions) {
+  const auto s = FromCsv("\n0F0\n\n1F0\n,\n", "x");
+  ASSERT_TRUE(s.ok()) << s.status().ToString();
+  EXPECT_EQ(s->ranks(), 5);
+  EXPECT_EQ(*ToCsv(*s), ",\n0F0\n,\n1F0\n,\n");
+  EXPECT_EQ(FromCsv(*ToCsv(*s), "x")->actions, s->actions);
+  EXPECT_EQ(FromCsv("0F0\n1F0\n\n \r\n\n", "x")->ranks(), 2);
+}
+
 // A table without one of its actions, whichever it is, says which.
 TEST(ScheduleCsv, NamesTheActionThatIsMissing) {
   for (const char* name : {"one_f_one_b", "zb_h1", "zb_v"}) {

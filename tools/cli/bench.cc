@@ -2,10 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <list>
 
 #include "tools/cli/commands.h"
 #include "tools/cli/jobs.h"
 #include "tools/cli/mesh_report.h"
+#include "tools/cli/plan.h"
 #include "tools/cli/session.h"
 #include "tools/cli/table.h"
 #include "tools/cli/workload.h"
@@ -107,6 +109,24 @@ ExitCode RunBench(const Options& given) {
   if (!ranks.ok()) return Refuse(ranks.status());
   auto jobs = Choose(options, *ranks);
   if (!jobs.ok()) return Refuse(jobs.status());
+  std::list<ErasedVariant> slowed;
+  if (!options.plan.empty()) {
+    const auto plan = ReadPlan(options.plan);
+    if (!plan.ok()) return Refuse(plan.status());
+    const bool slows = std::ranges::any_of(
+        *plan, [](const auto& entry) { return entry.second > 0; });
+    if (slows && !options.history.empty()) {
+      return Refuse(InvalidArgument(
+          "--plan {} slows something down on purpose: that is not stored in a "
+          "history",
+          options.plan));
+    }
+    *jobs = Planned(*jobs, *plan, options, s.world().backend(), slowed);
+    if (jobs->empty()) {
+      return Refuse(InvalidArgument(
+          "--plan {}: it names nothing that is chosen here", options.plan));
+    }
+  }
   if (s.leader()) PrintNotesOnOrder(*jobs);
   if (options.time_budget > 0) Interleave(*jobs);
   BenchTable table;

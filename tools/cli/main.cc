@@ -9,8 +9,10 @@
 
 #include "layers/models/catalog.h"
 #include "tools/cli/commands.h"
+#include "tools/cli/interconnect_commands.h"
 #include "tools/cli/interrupt.h"
 #include "tools/cli/pipeline.h"
+#include "tools/cli/report_commands.h"
 #include "tools/harness/allocator.h"
 
 namespace shardproof {
@@ -65,6 +67,8 @@ int Main(int argc, char** argv) {
   AddModelFlags(*run, options);
   AddRunFlags(*run, options);
   AddMeasureFlags(*run, options);
+  run->add_flag("--no-history", options.no_history,
+                "Do not store the records in the history");
   run->callback([&] { code = RunMain(options); });
 
   CLI::App* verify = app.add_subcommand("verify", "Conformance only");
@@ -80,6 +84,7 @@ int Main(int argc, char** argv) {
   AddModelFlags(*bench, options);
   AddRunFlags(*bench, options);
   AddMeasureFlags(*bench, options);
+  AddLaunchFlags(*bench, options);
   AddNcclTestsFlags(*bench, options);
   bench->callback([&] { code = RunBench(options); });
 
@@ -103,6 +108,8 @@ int Main(int argc, char** argv) {
   AddNcclLibraryFlag(*doctor, options);
   doctor->callback([&] { code = RunDoctor(options); });
 
+  AddInterconnectCommands(app, options, [&](ExitCode c) { code = c; });
+
   PipelineOptions pipeline_options;
   CLI::App* pipeline = app.add_subcommand(
       "pipeline",
@@ -110,6 +117,14 @@ int Main(int argc, char** argv) {
       "a mesh of ranks sends");
   AddPipelineCommands(*pipeline, pipeline_options,
                       [&](ExitCode c) { code = c; });
+
+  const auto done = [&](ExitCode c) { code = c; };
+  AddReportCommand(app, done);
+  AddCompareCommand(app, done);
+  AddGateCommand(app, done);
+  AddHistoryCommand(app, done);
+  AddAbCommand(app, done, options.command_line);
+  AddCalibrateCommand(app, done, options.command_line);
 
   InstallSignalHandlers();
   try {

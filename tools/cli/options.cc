@@ -109,6 +109,11 @@ void AddRunFlags(CLI::App& app, Options& options) {
          "for every 4 Mi elements of its buffers")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_option("--history", options.history,
+                 "Store the records in this history (see history)");
+  app.add_option("--label", options.label,
+                 "What this build is called in reports and in the history: a "
+                 "commit, a build number");
   app.add_option("--fault", options.fault,
                  "Plant this fault (see mutants) into every case");
 }
@@ -119,6 +124,20 @@ void AddMeasureFlags(CLI::App& app, Options& options) {
                  "(back to back)")
       ->check(CLI::IsMember({"isolated", "streaming"}))
       ->capture_default_str();
+}
+
+void AddLaunchFlags(CLI::App& app, Options& options) {
+  app.add_option("--seconds", options.seconds,
+                 "Measure each instance for at most so many seconds (0.5)")
+      ->check(CLI::Range(1e-3, 1e4));
+  app.add_flag("--no-ceilings", options.no_ceilings,
+               "Do not measure what the machine can do: no floors, no "
+               "predictions");
+  app.add_option("--plan", options.plan,
+                 "Only the instances that this file names, one a line: a share "
+                 "by which one rank is made slower (0: not), and a key as in "
+                 "`history`")
+      ->check(CLI::ExistingFile);
 }
 
 void AddNcclLibraryFlag(CLI::App& app, Options& options) {
@@ -224,6 +243,11 @@ MeasureOptions MeasureOptionsOf(const Options& options) {
       options.cadence == "streaming" ? Cadence::kStreaming : Cadence::kIsolated;
   measure.fixed_iterations = options.iterations;
   measure.fixed_warmup = options.warmup;
+  if (options.seconds > 0) {
+    measure.max_seconds = options.seconds;
+    measure.warmup_seconds =
+        std::min(measure.warmup_seconds, options.seconds / 4);
+  }
   return measure;
 }
 

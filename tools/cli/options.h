@@ -28,6 +28,14 @@ struct Options {
   double time_budget = 0;    // Seconds; 0: none.
   double timeout = 60;       // Seconds per case; 0: none.
   std::string memory = "shared", cadence = "isolated", fault;
+  double seconds = 0;  // Of measuring per instance; 0: the usual.
+  std::string plan;    // A file (plan.h); empty: everything chosen.
+  std::string label;   // Of the build, for the history.
+  // The history that takes the records; empty: the usual one if `keep`, else
+  // none.
+  std::string history;
+  bool keep = false, no_history = false;
+  bool no_ceilings = false;  // Neither floors nor predictions.
   // nccl-tests.
   std::string min_bytes, max_bytes, step_factor, datatype, reduction;
   int gpus = 1, iterations = 0, warmup = -1, check = 1, root = 0;
@@ -42,6 +50,7 @@ void AddMeshFlag(CLI::App& app, Options& options);
 void AddModelFlags(CLI::App& app, Options& options);
 void AddRunFlags(CLI::App& app, Options& options);  // Budget, results, timeout.
 void AddMeasureFlags(CLI::App& app, Options& options);
+void AddLaunchFlags(CLI::App& app, Options& options);  // Of ab's launches.
 void AddNcclTestsFlags(CLI::App& app, Options& options);
 void AddNcclLibraryFlag(CLI::App& app, Options& options);
 

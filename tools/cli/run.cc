@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <utility>
 
 #include "tools/cli/commands.h"
 #include "tools/cli/environment.h"
+#include "tools/cli/history_series.h"
 #include "tools/cli/jobs.h"
+#include "tools/cli/report_files.h"
 #include "tools/cli/session.h"
 #include "tools/cli/table.h"
 #include "tools/cli/workload.h"
@@ -79,12 +82,33 @@ std::vector<Job> DropFamilies(std::vector<Job> jobs, Session& session) {
   return jobs;
 }
 
+// report.html and junit.xml beside the result file, from what it says.
+ExitCode WriteReports(const Options& options) {
+  const LoadedFiles files = LoadFiles({options.json});
+  if (files.loaded.empty()) return SayErrors(files);
+  Report report = ReportOf(files.loaded);
+  report.title = "Shardproof: " + options.model;
+  // What the usual history lacks is no error of this run.
+  const Status added = AddHistory(options.history, report);
+  if (!added.ok()) fmt::print(stderr, "shardproof: {}\n", added.message());
+  const std::filesystem::path folder =
+      std::filesystem::path(options.json).parent_path();
+  const ReportOutputs outputs{.html = (folder / "report.html").string(),
+                              .junit = (folder / "junit.xml").string()};
+  const Status written = WriteOutputs(report, outputs);
+  if (!written.ok()) return Refuse(written);
+  fmt::print("for a browser: {}; for continuous integration: {}\n",
+             outputs.html, outputs.junit);
+  return kExitPass;
+}
+
 }  // namespace
 
 ExitCode RunMain(const Options& given) {
   Options options = given;
   if (options.model.empty()) options.model = "llama-3.1-8b";
   if (options.json.empty()) options.json = "results.json";
+  options.keep = !options.no_history;
   if (options.time_budget <= 0) options.time_budget = kBudgetSeconds;
   auto session = Session::Create(options);
   if (!session.ok()) return Refuse(session.status());
@@ -153,7 +177,8 @@ ExitCode RunMain(const Options& given) {
     for (const std::string& what : s.left_out()) fmt::print("{}\n", what);
     if (summary.count(Verdict::kPassed) == 0) s.Note(kExitInvalid);
   }
-  return s.Finish();
+  const ExitCode code = s.Finish();
+  return s.leader() ? Worse(code, WriteReports(options)) : code;
 }
 
 }  // namespace shardproof

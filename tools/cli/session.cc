@@ -12,6 +12,7 @@
 #include "collectives/backend/mpi/mpi_world.h"
 #include "tools/cli/environment.h"
 #include "tools/cli/interrupt.h"
+#include "tools/cli/tuning_check.h"
 #include "tools/harness/faults.h"
 
 namespace shardproof {
@@ -116,16 +117,19 @@ StatusOr<std::unique_ptr<Session>> Session::Create(const Options& options) {
   if (resolved.backend == "mpi") {
     SP_RETURN_IF_ERROR(AgreeOnArguments(*world, options.command_line));
   }
+  SP_RETURN_IF_ERROR(AgreeOnTuning(*world, ActiveTuning()));
   std::unique_ptr<Session> session(
       new Session(std::move(resolved), std::move(world)));
   if (!options.json.empty() && session->leader()) {
     SP_ASSIGN_OR_RETURN(
         ResultFile file,
-        ResultFile::Create(options.json, {.command = options.command_line,
-                                          .started = UtcNow(),
-                                          .environment = Environment()}));
+        ResultFile::Create(options.json,
+                           {.command = options.command_line,
+                            .started = session->started_,
+                            .environment = Environment(options.label)}));
     session->file_.emplace(std::move(file));
   }
+  if (session->leader()) SP_RETURN_IF_ERROR(session->BeginHistory());
   if (!session->Continue(true)) {
     return Unavailable("the leading rank could not start");
   }
@@ -186,8 +190,62 @@ void Session::ShowProgress(const Phase& phase, size_t done, size_t all,
   last_progress_ = Clock::now();
 }
 
+// A history that was asked for by name and cannot be had is an error; the usual
+// one is a convenience, and its want is said.
+Status Session::BeginHistory() {
+  const bool named = !options_.history.empty();
+  if (!named && !options_.keep) return OkStatus();
+  const auto begin = [&]() -> Status {
+    SP_ASSIGN_OR_RETURN(Store store, Store::Open(named ? options_.history
+                                                       : Store::DefaultPath()));
+    Store::Start start{.command = options_.command_line,
+                       .started = started_,
+                       .name = options_.json,
+                       .before = conditions_.before()};
+    start.fingerprint = CollectFingerprint(options_.label);
+    SP_ASSIGN_OR_RETURN(launch_, store.BeginLaunch(start));
+    history_.emplace(std::move(store));
+    return OkStatus();
+  };
+  const Status begun = begin();
+  if (begun.ok() || named) return begun;
+  fmt::print(stderr, "shardproof: nothing goes into the history: {}\n",
+             begun.message());
+  return OkStatus();
+}
+
+void Session::KeepInHistory(const Record& record) {
+  if (!history_.has_value()) return;
+  // Thousands of passes without a time would bury what changes.
+  const bool told =
+      record.time_us.has_value() || (record.verdict != Verdict::kPassed &&
+                                     record.verdict != Verdict::kUnsupported);
+  if (!told) return;
+  const Status added = history_->Add(launch_, record);
+  if (added.ok()) return;
+  fmt::print(stderr, "shardproof: {}: no more goes into the history\n",
+             added.message());
+  Note(kExitInvalid);
+  history_.reset();
+}
+
+void Session::EndHistory(const ResultEnd& end, const Conditions& after) {
+  if (!history_.has_value()) return;
+  const Status ended =
+      history_->EndLaunch(launch_, {.finished = end.finished,
+                                    .complete = !end.interrupted,
+                                    .interrupted = end.interrupted,
+                                    .left_out = end.left_out,
+                                    .after = after});
+  if (!ended.ok()) {
+    fmt::print(stderr, "shardproof: {}\n", ended.message());
+    Note(kExitInvalid);
+  }
+}
+
 void Session::Keep(const Record& record) {
   Note(ExitCodeOf(record));
+  KeepInHistory(record);
   if (!file_.has_value()) return;
   const Status written = file_->Append(record);
   if (!written.ok()) {
@@ -290,11 +348,15 @@ void Session::Run(
       continue;
     }
     ShowProgress(phase, done, jobs.size(), &job);
-    if (phase.measure) run.rates = ceilings_.Of(job);
+    if (phase.measure && !options_.no_ceilings) run.rates = ceilings_.Of(job);
     const Record record = RunOne(job, run);
     if (interrupted_) break;
     if (leader()) {
-      Keep(record);
+      if (phase.keep) {
+        Keep(record);
+      } else {
+        Note(ExitCodeOf(record));
+      }
       on_record(job, record);
     }
     if (!world_->healthy()) break;
@@ -310,14 +372,41 @@ void Session::Run(
                       jobs.size(), why));
 }
 
+Status Session::RunOnRanks(
+    const std::string& what, int ranks, double seconds,
+    const std::function<Status(const Communicator&)>& f) {
+  SetUnderWay(what);
+  // As in RunOne, the leader's clock decides.
+  watchdog_->Arm(seconds > 0 && !leader() ? seconds + 10 : seconds);
+  const Status status = world_->Run(ranks, f);
+  const Watchdog::Outcome outcome = watchdog_->Disarm();
+  SetUnderWay("");
+  interrupted_ = interrupted_ || outcome.interrupted;
+  if (!outcome.hung) return status;
+  Note(kExitHang);
+  return Timeout("{} hung for {:.3g} s: {}", what, seconds,
+                 fmt::join(outcome.whereabouts, "; "));
+}
+
+bool Session::GoOn(bool mine) {
+  interrupted_ = interrupted_ || Interrupted();
+  return Continue(mine && !interrupted_);
+}
+
 ExitCode Session::Finish() {
   watchdog_.reset();
   if (interrupted_) Note(kExitInterrupted);
+  const Conditions after = conditions_.Stop();
+  ResultEnd end{.finished = UtcNow(),
+                .interrupted = interrupted_,
+                .left_out = left_out_,
+                .sections = std::move(sections_)};
+  end.sections["conditions"] = {{"before", ToJson(conditions_.before())},
+                                {"after", ToJson(after)}};
+  EndHistory(end, after);
   if (file_.has_value()) {
     const std::string path = file_->path();
-    const Status finished = file_->Finish({.finished = UtcNow(),
-                                           .interrupted = interrupted_,
-                                           .left_out = left_out_});
+    const Status finished = file_->Finish(end);
     if (finished.ok()) {
       fmt::print("{} records in {}{}\n", file_->records(), path,
                  interrupted_ ? " (interrupted: partial)" : "");

@@ -6,12 +6,18 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "reports/fingerprint.h"
 #include "reports/result_file.h"
+#include "reports/store/store.h"
 #include "tools/cli/ceilings.h"
+#include "tools/cli/conditions.h"
+#include "tools/cli/environment.h"
 #include "tools/cli/exit_code.h"
 #include "tools/cli/jobs.h"
 #include "tools/cli/options.h"
@@ -40,6 +46,7 @@ class Session {
     // Unset: 0.
     std::function<double(const Job&)> needs = nullptr;
     bool measure = false;
+    bool keep = true;  // The records go into the result file.
     MeasureOptions timing = {};
     int repeats = 3;
     // Above these, outputs are checked on a sample (RunOptions).
@@ -52,6 +59,20 @@ class Session {
   void Run(const std::vector<Job>& jobs, const Phase& phase,
            const std::function<void(const Job&, const Record&)>& on_record);
 
+  // Runs f on `ranks` ranks under the watchdog, which ends it after `seconds`
+  // (0: never): measurements that are not those of a case. `what` is for the
+  // sentence about a hang. Errors are the same on all processes, and once there
+  // is one the world may be lost.
+  Status RunOnRanks(const std::string& what, int ranks, double seconds,
+                    const std::function<Status(const Communicator&)>& f);
+  // Whether all processes go on, which they do as long as none says no or was
+  // interrupted: the ranks decide together.
+  bool GoOn(bool mine);
+  // A member of the result file beside its records.
+  void AddSection(const std::string& name, nlohmann::ordered_json value) {
+    sections_[name] = std::move(value);
+  }
+
   bool interrupted() const { return interrupted_; }
   void LeftOut(std::string what) { left_out_.push_back(std::move(what)); }
   const std::vector<std::string>& left_out() const { return left_out_; }
@@ -63,7 +84,10 @@ class Session {
  private:
   Session(Options options, std::unique_ptr<World> world);
   Record RunOne(const Job& job, const RunOptions& run);
+  Status BeginHistory();
   void Keep(const Record& record);
+  void KeepInHistory(const Record& record);
+  void EndHistory(const ResultEnd& end, const Conditions& after);
   void GiveUp(const std::vector<std::string>& whereabouts, bool hung);
   // Whether all processes go on: the leader decides.
   bool Continue(bool mine);
@@ -74,9 +98,14 @@ class Session {
   std::unique_ptr<World> world_;
   Ceilings ceilings_;
   std::optional<ResultFile> file_;
+  ConditionsWatch conditions_;
+  std::optional<Store> history_;
+  int64_t launch_ = 0;  // In the history.
+  std::string started_ = UtcNow();
   std::unique_ptr<Watchdog> watchdog_;
   std::optional<Record> under_way_;
   std::vector<std::string> left_out_;
+  nlohmann::ordered_json sections_ = nlohmann::ordered_json::object();
   ExitCode exit_code_ = kExitPass;
   bool interrupted_ = false, progress_shown_ = false;
   std::chrono::steady_clock::time_point phase_start_, last_progress_;

@@ -34,6 +34,15 @@ const P& Params(const Instance& instance) {
   return *std::any_cast<P>(&instance.params);
 }
 
+// Where the ranks and their buffers are, for those parameters that ask.
+template <class P>
+P Placed(const Instance& instance) {
+  P p = Params<P>(instance);
+  if constexpr (requires { p.memory; }) p.memory = instance.memory;
+  if constexpr (requires { p.node_of; }) p.node_of = instance.node_of;
+  return p;
+}
+
 template <class P>
 Instance MakeInstance(const Case<P>& c, P p) {
   Instance instance{.params = {}, .values = {}, .ranks = p.ranks};
@@ -93,14 +102,12 @@ ErasedVariant EraseVariant(const Variant<P>& v) {
   };
   out.cost = [cost = v.cost](const Instance& i) -> std::optional<Cost> {
     if (!cost) return std::nullopt;
-    P p = Params<P>(i);
-    if constexpr (requires { p.memory; }) p.memory = i.memory;
-    return cost(p);
+    return cost(Placed<P>(i));
   };
   out.arithmetic = [arithmetic = v.arithmetic](
                        const Instance& i) -> std::optional<Arithmetic> {
     if (!arithmetic) return std::nullopt;
-    return arithmetic(Params<P>(i));
+    return arithmetic(Placed<P>(i));
   };
   out.applies = [](const Instance&) { return true; };
   return out;

@@ -190,12 +190,17 @@ std::string InstanceRun::ReplicasDiffer(
   return {};
 }
 
-std::optional<Cost> InstanceRun::DeclaredCost() const {
+Instance InstanceRun::Placed() const {
   Instance placed = instance_;
   if (options_.ordinary_memory && !comm_.backend().SharesAddressSpace()) {
     placed.memory = Memory::kOrdinary;
   }
-  return variant_.cost(placed);
+  placed.node_of = comm_.topology().node_of;
+  return placed;
+}
+
+std::optional<Cost> InstanceRun::DeclaredCost() const {
+  return variant_.cost(Placed());
 }
 
 std::string InstanceRun::TrafficDiffers(const std::vector<Account>& accounts) {
@@ -285,6 +290,15 @@ void InstanceRun::NoteFigures(Tier tier, const Figures& figures) {
   }
 }
 
+// At most `most` of them, evenly spread, in their order.
+static std::vector<double> Thinned(const std::vector<double>& all,
+                                   size_t most) {
+  if (all.size() <= most) return all;
+  std::vector<double> kept(most);
+  for (size_t i = 0; i < most; ++i) kept[i] = all[i * all.size() / most];
+  return kept;
+}
+
 void InstanceRun::NoteTime(const Timing& timing) {
   Record::Time t{.median = timing.median_us,
                  .p10 = timing.p10_us,
@@ -298,7 +312,11 @@ void InstanceRun::NoteTime(const Timing& timing) {
                  .cadence = options_.timing.cadence == Cadence::kStreaming
                                 ? "streaming"
                                 : "isolated",
-                 .per_rank_median = timing.per_rank_median_us};
+                 .per_rank_median = timing.per_rank_median_us,
+                 .samples_us = Thinned(timing.samples_us, kKeptSamples)};
+  for (const auto& rank : timing.rank_samples_us) {
+    t.rank_samples_us.push_back(Thinned(rank, kKeptRankSamples));
+  }
   if (!timing.warmup_settled) t.flags.emplace_back("warm-up did not settle");
   if (!timing.target_reached) t.flags.emplace_back("wide interval");
   const double median = timing.median_us;

@@ -110,7 +110,7 @@ StatusOr<bool> InstanceRun::SetUp() {
   if (output == nullptr) {
     return Conclude(Verdict::kFailed, "the case has no output");
   }
-  arithmetic_ = variant_.arithmetic(instance_).value_or(
+  arithmetic_ = variant_.arithmetic(Placed()).value_or(
       Arithmetic::For(output->dtype, comm_.size()));
   sample_ = PlanSample(
       tensors_, comm_.size(), info_.dense ? info_.flops(instance_) : 0,

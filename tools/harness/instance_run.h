@@ -67,7 +67,10 @@ class InstanceRun {
                        std::string_view when);
   bool JudgeStatus(const std::vector<Account>& accounts, std::string_view when);
   std::string ReplicasDiffer(const std::vector<Account>& accounts) const;
-  // What the variant declares for the memory that the buffers really lie in.
+  // The instance with the nodes that the ranks really are on, and the memory
+  // that their buffers lie in.
+  Instance Placed() const;
+  // What the variant declares for these.
   std::optional<Cost> DeclaredCost() const;
   std::string TrafficDiffers(const std::vector<Account>& accounts);
   // Says in detail what is wrong with the outputs as they are now.

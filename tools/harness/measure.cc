@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "reports/statistics/order.h"
+
 namespace shardproof {
 namespace {
 
@@ -23,11 +25,6 @@ constexpr double kSettled = 0.01;
 
 double Since(SteadyClock::time_point start) {
   return std::chrono::duration<double>(SteadyClock::now() - start).count();
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return Quantile(values, 0.5);
 }
 
 // Times operations on all ranks. Every rank sees the same numbers, those of
@@ -171,6 +168,7 @@ void Summarise(const Sampler& sampler, Timing& t) {
   const OrderInterval i = MedianInterval(static_cast<int>(sorted.size()));
   t.interval_low_us = sorted[i.low];
   t.interval_high_us = sorted[i.high];
+  t.rank_samples_us = sampler.per_rank();
   t.per_rank_median_us.clear();
   for (const auto& times : sampler.per_rank()) {
     t.per_rank_median_us.push_back(Median(times));
@@ -178,38 +176,6 @@ void Summarise(const Sampler& sampler, Timing& t) {
 }
 
 }  // namespace
-
-double Quantile(std::span<const double> sorted, double q) {
-  if (sorted.empty()) return 0;
-  const double at = q * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<size_t>(at);
-  const size_t above = std::min(below + 1, sorted.size() - 1);
-  const double share = at - static_cast<double>(below);
-  return sorted[below] * (1 - share) + sorted[above] * share;
-}
-
-// std::lgamma stores the sign in a variable that all ranks would share.
-static double LogGamma(double x) {
-  int sign = 0;
-  return lgamma_r(x, &sign);
-}
-
-OrderInterval MedianInterval(int n, double confidence) {
-  if (n < 1) return {};
-  // The largest k with P(Binomial(n, 1/2) <= k) <= (1 - confidence) / 2.
-  const double tail = (1 - confidence) / 2;
-  double cumulative = 0;
-  int k = -1;
-  while (2 * (k + 1) < n - 1) {
-    const double choose =
-        LogGamma(n + 1.0) - LogGamma(k + 2.0) - LogGamma(n - k);
-    cumulative += std::exp(choose - n * std::log(2.0));
-    if (!(cumulative <= tail)) break;
-    ++k;
-  }
-  k = std::max(k, 0);
-  return {.low = k, .high = n - 1 - k};
-}
 
 StatusOr<Timing> Measure(const Communicator& comm, const Stream& stream,
                          const Operation& operation, const MeasureOptions& o) {

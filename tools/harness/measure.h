@@ -3,7 +3,6 @@
 #define SHARDPROOF_TOOLS_HARNESS_MEASURE_H_
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "collectives/communicator.h"
@@ -34,6 +33,7 @@ struct MeasureOptions {
 struct Timing {
   std::vector<double> samples_us;  // The maximum over ranks, per operation.
   std::vector<double> per_rank_median_us;
+  std::vector<std::vector<double>> rank_samples_us;  // By rank; as samples_us.
   double median_us = 0, p10_us = 0, p90_us = 0, min_us = 0, max_us = 0;
   // 95 percent, distribution-free.
   double interval_low_us = 0, interval_high_us = 0;
@@ -49,20 +49,6 @@ struct Timing {
 StatusOr<Timing> Measure(const Communicator& comm, const Stream& stream,
                          const Operation& operation,
                          const MeasureOptions& options);
-
-// The q-quantile (0 <= q <= 1) of `sorted`, by linear interpolation.
-double Quantile(std::span<const double> sorted, double q);
-
-// Indices of the order statistics that enclose the median of any continuous
-// distribution with at least `confidence`: the smallest symmetric interval
-// [x_(low), x_(high)] with P(Binomial(n, 1/2) in (low, high]) >= confidence.
-// For n too small (below 6 at 95 percent) it is the whole range, which has
-// less. Source: Hahn and Meeker, Statistical Intervals, 1991, section 5.2.
-struct OrderInterval {
-  int low = 0;   // Zero-based.
-  int high = 0;  // Zero-based, inclusive.
-};
-OrderInterval MedianInterval(int n, double confidence = 0.95);
 
 }  // namespace shardproof
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -16,45 +17,6 @@ namespace shardproof {
 namespace {
 
 using testing::ToyWorld;
-
-// P(Binomial(n, 1/2) <= k), the slow way.
-double BinomialCdf(int n, int k) {
-  double sum = 0, term = std::ldexp(1.0, -n);
-  for (int i = 0; i <= k; ++i) {
-    sum += term;
-    term *= static_cast<double>(n - i) / (i + 1);
-  }
-  return sum;
-}
-
-TEST(MedianInterval, CoversWithTheConfidenceAskedForAndNotMore) {
-  for (int n = 6; n <= 1000; n = n < 60 ? n + 1 : n + 97) {
-    const OrderInterval i = MedianInterval(n);
-    EXPECT_EQ(i.low + i.high, n - 1) << n;
-    EXPECT_GE(1 - 2 * BinomialCdf(n, i.low), 0.95) << n;
-    // One narrower on each side would have less.
-    EXPECT_LT(1 - 2 * BinomialCdf(n, i.low + 1), 0.95) << n;
-  }
-  // The tables: n = 10 gives x_(2)..x_(9), n = 50 x_(18)..x_(33).
-  EXPECT_EQ(MedianInterval(10).low, 1);
-  EXPECT_EQ(MedianInterval(50).low, 17);
-  EXPECT_EQ(MedianInterval(50).high, 32);
-}
-
-TEST(MedianInterval, IsTheWholeRangeOfFewSamples) {
-  for (int n = 1; n < 6; ++n) {
-    EXPECT_EQ(MedianInterval(n).low, 0);
-    EXPECT_EQ(MedianInterval(n).high, n - 1);
-  }
-}
-
-TEST(Quantile, Interpolates) {
-  const std::vector<double> x = {1, 2, 4, 8};
-  EXPECT_EQ(Quantile(x, 0), 1);
-  EXPECT_EQ(Quantile(x, 1), 8);
-  EXPECT_EQ(Quantile(x, 0.5), 3);
-  EXPECT_EQ(Quantile({}, 0.5), 0);
-}
 
 void Busy(double us) {
   const auto start = std::chrono::steady_clock::now();
@@ -104,6 +66,13 @@ TEST(Measure, ASampleIsTheMaximumOverRanks) {
   EXPECT_GE(t.min_us, 400);
   EXPECT_GE(t.per_rank_median_us[0], 100);
   EXPECT_GE(t.per_rank_median_us[1], 400);
+  ASSERT_EQ(t.rank_samples_us.size(), 2U);
+  ASSERT_EQ(t.rank_samples_us[0].size(), 12U);
+  ASSERT_EQ(t.rank_samples_us[1].size(), 12U);
+  for (size_t i = 0; i < 12; ++i) {
+    EXPECT_EQ(t.samples_us[i],
+              std::max(t.rank_samples_us[0][i], t.rank_samples_us[1][i]));
+  }
   EXPECT_EQ(t.samples_us, m.timing[1].samples_us);
   EXPECT_EQ(t.operations_per_sample, 1);
   EXPECT_EQ(m.calls[0], 13);

@@ -53,6 +53,8 @@ struct Instance {
   std::vector<std::pair<std::string, std::string>> values;
   int ranks = 1;
   Memory memory = Memory::kShared;  // Where the buffers lie, for the cost.
+  // Topology::node_of of the ranks, for cost and arithmetic; empty: one node.
+  std::vector<int> node_of = {};
 };
 
 struct ErasedVariant {
