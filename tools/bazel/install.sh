@@ -15,6 +15,7 @@ say() { echo "$@" >&2; }
 
 is_there() {
   local probe=$1 folder
+  [[ $probe == /* ]] && { [[ -e $probe ]]; return; }
   if [[ $probe == *.so ]]; then
     for folder in /usr/lib /usr/local/lib /usr/lib/*-linux-gnu ${LIBRARY_PATH:+${LIBRARY_PATH//:/ }}; do
       [[ -e $folder/$probe ]] && return

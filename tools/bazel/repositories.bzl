@@ -19,5 +19,12 @@ def shardproof_repositories():
     if not major.isdigit() or int(major) < 5:
         for name in _SHIMS:
             native.local_repository(name = name, path = "tools/bazel/shims/" + name)
+
+    # For reports/html; only what embeds it fails where it is not installed (tools/bazel/packages.txt).
+    native.new_local_repository(
+        name = "chartjs",
+        path = "/usr/share/javascript/chart.js",
+        build_file_content = "exports_files([\"chart.min.js\"])",
+    )
     cuda_configure(name = "cuda")
     mpi_configure(name = "mpi")
