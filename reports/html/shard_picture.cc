@@ -132,10 +132,9 @@ Markup StepsPicture(const ShardDiagram& d) {
       least = least == 0 ? t.bytes : std::min(least, t.bytes);
       most = std::max(most, t.bytes);
     }
-    std::string size = BytesAsText(static_cast<double>(most));
-    if (least != most) {
-      size = BytesAsText(static_cast<double>(least)) + " to " + size;
-    }
+    std::string size;
+    if (least != most) size = BytesAsText(static_cast<double>(least)) + " to ";
+    size += BytesAsText(static_cast<double>(most));
     if (step.transfers.size() > 1) size += " each";
     w.Write(
         "<line x1=\"0\" y1=\"{:.1f}\" x2=\"{:.0f}\" y2=\"{:.1f}\" "

@@ -70,6 +70,10 @@ holds 'p2p: places' p2p.json 'all(len(m["places"]) == 3 for m in r["p2p"])'
 holds 'p2p: findings' p2p.json 'len(r["findings"]) > 0 and r["complete"]'
 expect 'p2p: two ranks are too few to compare' 0 'fewer than 3 links same node' \
   "$shardproof" p2p --ranks 2 -b 64K -e 64K "${quick[@]}"
+expect 'p2p: more ranks than cores' 0 '2 ranks share the one core of a node' \
+  taskset -c 0 "$shardproof" p2p --ranks 2 -b 4K -e 4K "${quick[@]}"
+expect 'p2p: no records, but a file' 0 '^written to two.json$' \
+  "$shardproof" p2p --ranks 2 -b 4K -e 4K "${quick[@]}" --json two.json
 expect 'p2p: no time' 0 '17 of 18 measurements of pairs left out \(out of time\)' \
   "$shardproof" p2p --ranks 4 --time-budget 0.000001 -b 1K "${quick[@]}" --json late.json
 expect 'p2p on mpi' 0 'one way, 64 KiB' mpi 3 "$shardproof" p2p -b 64K -e 64K "${quick[@]}" --json mpi.json

@@ -26,7 +26,7 @@ class LaunchTest : public ::testing::Test {
     chmod(path.c_str(), 0700);
     return path;
   }
-  StatusOr<Launched> Run(LaunchRequest request) {
+  StatusOr<Launched> Run(const LaunchRequest& request) {
     return RunLaunch(request, folder_.path());
   }
 

@@ -8,6 +8,8 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <string>
+#include <thread>
 #include <utility>
 
 #include "reports/fitting/crossover.h"
@@ -209,6 +211,21 @@ std::vector<std::string> Sentences(const Matrix &found, bool latency) {
   return out;
 }
 
+// What to think of links that stand out where ranks take turns on the cores of
+// a node; empty where each can have one.
+std::string Crowding(const Topology &topology) {
+  std::map<int, int> ranks_of;
+  for (const int node : topology.node_of) ++ranks_of[node];
+  int most = 0;
+  for (const auto &[node, ranks] : ranks_of) most = std::max(most, ranks);
+  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+  if (cores < 1 || most <= cores) return "";
+  return fmt::format(
+      "{} ranks share the {} of a node, and waiting for a turn is in their "
+      "times: what stands out may be the scheduler's doing, not a link's",
+      most, cores == 1 ? "one core" : fmt::format("{} cores", cores));
+}
+
 Interconnect Describe(const Survey &survey, const std::string &backend) {
   Interconnect found;
   const auto add = [&](What what, size_t size) {
@@ -234,6 +251,9 @@ Interconnect Describe(const Survey &survey, const std::string &backend) {
   for (size_t i = 0; i < survey.sizes.size(); ++i) add(What::kBothWays, i);
   if (found.findings.empty()) {
     found.findings.emplace_back("no link stands out, and none is asymmetric");
+  }
+  if (std::string crowding = Crowding(survey.topology); !crowding.empty()) {
+    found.findings.push_back(std::move(crowding));
   }
   return found;
 }

@@ -100,9 +100,7 @@ Status WriteWholeFile(const std::string& path, std::string_view text) {
   out << text;
   out.close();
   Status status;
-  if (!out) {
-    status = WriteError(path);
-  } else if (std::rename(beside.c_str(), path.c_str()) != 0) {
+  if (!out || std::rename(beside.c_str(), path.c_str()) != 0) {
     status = WriteError(path);
   }
   if (!status.ok()) std::remove(beside.c_str());

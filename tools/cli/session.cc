@@ -408,8 +408,12 @@ ExitCode Session::Finish() {
     const std::string path = file_->path();
     const Status finished = file_->Finish(end);
     if (finished.ok()) {
-      fmt::print("{} records in {}{}\n", file_->records(), path,
-                 interrupted_ ? " (interrupted: partial)" : "");
+      // What has sections of its own, as p2p has, need not have records.
+      fmt::print("{}{}{}\n",
+                 file_->records() > 0
+                     ? fmt::format("{} records in ", file_->records())
+                     : "written to ",
+                 path, interrupted_ ? " (interrupted: partial)" : "");
     } else {
       fmt::print(stderr, "shardproof: {}\n", finished.message());
       Note(kExitInvalid);

@@ -161,8 +161,7 @@ std::vector<std::string> HostileTexts() {
       "</title></style></table></svg><svg onload=window.injected=1>",
       "<!--<script>window.injected=1//-->",
       "]]>&lt;b&gt;&#60;script&#62;{}{{0}}%s%n${window.injected=1}`",
-      "\xff\xfe<\xc0\xbc"
-      "script\xc0\xbe\xed\xa0\x80\xf4\x90\x80\x80\x80",
+      "\xff\xfe<\xc0\xbcscript\xc0\xbe\xed\xa0\x80\xf4\x90\x80\x80\x80",
       controls + "\x7f<b>",
       "\u202E\u2066txt.exe\u2028\u2029\uFEFF<i>",
       std::string(20000, 'W') + "<script>window.injected=1</script>",
