@@ -29,6 +29,7 @@ struct AbOptions {
   Rules rules;
   uint64_t seed = 1;
   double time_budget = 0, timeout = 600, seconds = 0.1;
+  int blocks = kUsualBlocks;
   bool strict = false;
 };
 
@@ -39,6 +40,10 @@ LaunchRequest RequestOf(const AbOptions& o, bool base) {
   request.launcher = SplitAtSpaces(o.launcher);
   request.arguments = {"--no-ceilings", "--seconds",
                        fmt::format("{}", o.seconds)};
+  if (o.blocks > 1) {
+    request.arguments.insert(request.arguments.end(),
+                             {"--blocks", fmt::format("{}", o.blocks)});
+  }
   request.arguments.insert(request.arguments.end(), o.bench.begin(),
                            o.bench.end());
   for (std::string& own :
@@ -192,6 +197,11 @@ void AddAbCommand(CLI::App& app, Done done, std::string command_line) {
   ab->add_option("--seconds", o->seconds,
                  "Of measuring each instance in each launch")
       ->check(CLI::Range(1e-3, 1e4))
+      ->capture_default_str();
+  ab->add_option("--blocks", o->blocks,
+                 "Parts of these seconds, with everything else in between, of "
+                 "which the median counts (1: for builds that do not know it)")
+      ->check(CLI::Range(1, 99))
       ->capture_default_str();
   ab->add_option("--time-budget", o->time_budget,
                  "Start no pair that would end later than this, in seconds")

@@ -136,6 +136,7 @@ ExitCode RunBench(const Options& given) {
          .budget = options.time_budget,
          .measure = true,
          .timing = MeasureOptionsOf(options),
+         .blocks = options.blocks,
          .repeats = 1},
         [&](const Job&, const Record& record) {
           table.Add(record);

@@ -48,7 +48,8 @@ struct CalibrateOptions {
   std::vector<double> slowdowns = {0.01, 0.02, 0.03, 0.05, 0.10};
   int verdicts = 300, trials = 60;
   uint64_t seed = 1;
-  double seconds = 0.05, timeout = 600;
+  int blocks = kUsualBlocks;
+  double seconds = 0.1, timeout = 600;
   bool no_history = false;
 };
 
@@ -85,6 +86,10 @@ class Calibrating {
     run.base.launcher = SplitAtSpaces(o_.launcher);
     run.base.arguments = {"--no-ceilings", "--seconds",
                           fmt::format("{}", o_.seconds)};
+    if (o_.blocks > 1) {
+      run.base.arguments.insert(run.base.arguments.end(),
+                                {"--blocks", fmt::format("{}", o_.blocks)});
+    }
     const auto& bench = o_.bench.empty() ? UsualBench() : o_.bench;
     run.base.arguments.insert(run.base.arguments.end(), bench.begin(),
                               bench.end());
@@ -284,6 +289,12 @@ void AddCalibrateCommand(CLI::App& app, Done done, std::string command_line) {
       ->add_option("--seconds", o->seconds,
                    "Of measuring each instance in each launch")
       ->check(CLI::Range(1e-3, 1e4))
+      ->capture_default_str();
+  calibrate
+      ->add_option("--blocks", o->blocks,
+                   "Parts of these seconds, with everything else in between, "
+                   "of which the median counts")
+      ->check(CLI::Range(1, 99))
       ->capture_default_str();
   calibrate->add_option("--launcher", o->launcher,
                         "What starts each launch: \"mpirun -np 2\"");

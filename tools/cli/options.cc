@@ -130,6 +130,12 @@ void AddLaunchFlags(CLI::App& app, Options& options) {
   app.add_option("--seconds", options.seconds,
                  "Measure each instance for at most so many seconds (0.5)")
       ->check(CLI::Range(1e-3, 1e4));
+  app.add_option("--blocks", options.blocks,
+                 "Go through all instances so many times, each with its part "
+                 "of the seconds, and take the median of those: a disturbance "
+                 "then spoils one of them and not the whole")
+      ->check(CLI::Range(1, 99))
+      ->capture_default_str();
   app.add_flag("--no-ceilings", options.no_ceilings,
                "Do not measure what the machine can do: no floors, no "
                "predictions");
@@ -248,6 +254,8 @@ MeasureOptions MeasureOptionsOf(const Options& options) {
     measure.warmup_seconds =
         std::min(measure.warmup_seconds, options.seconds / 4);
   }
+  measure.max_seconds /= options.blocks;
+  measure.warmup_seconds /= options.blocks;
   return measure;
 }
 

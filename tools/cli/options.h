@@ -29,6 +29,7 @@ struct Options {
   double timeout = 60;       // Seconds per case; 0: none.
   std::string memory = "shared", cadence = "isolated", fault;
   double seconds = 0;  // Of measuring per instance; 0: the usual.
+  int blocks = 1;      // Times that all instances are gone through (blocks.h).
   std::string plan;    // A file (plan.h); empty: everything chosen.
   std::string label;   // Of the build, for the history.
   // The history that takes the records; empty: the usual one if `keep`, else

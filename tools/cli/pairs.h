@@ -20,6 +20,10 @@
 
 namespace shardproof {
 
+// What a launch is told to divide its measuring into (blocks.h), if nothing else
+// is said.
+inline constexpr int kUsualBlocks = 5;
+
 struct PairedRun {
   LaunchRequest base = {}, cand = {};
   Rules rules = {};

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "collectives/backend/mpi/mpi_world.h"
+#include "tools/cli/blocks.h"
 #include "tools/cli/environment.h"
 #include "tools/cli/interrupt.h"
 #include "tools/cli/tuning_check.h"
@@ -267,6 +268,7 @@ void Session::GiveUp(const std::vector<std::string>& whereabouts, bool hung) {
     for (const std::string& line : whereabouts) {
       fmt::print(stderr, "  {}\n", line);
     }
+    for (size_t job = 0; job < blocks_.size(); ++job) EndBlocks(job);
     if (hung && under_way_.has_value()) {
       under_way_->reason =
           fmt::format("hung: {}", fmt::join(whereabouts, "; "));
@@ -314,6 +316,11 @@ Record Session::RunOne(const Job& job, const RunOptions& run) {
   return record;
 }
 
+void Session::EndBlocks(size_t job) {
+  const std::vector<Record> taken = std::exchange(blocks_[job], {});
+  if (!taken.empty()) take_(job, OfBlocks(taken));
+}
+
 void Session::Run(
     const std::vector<Job>& jobs, const Phase& phase,
     const std::function<void(const Job&, const Record&)>& on_record) {
@@ -336,40 +343,53 @@ void Session::Run(
     };
   }
   phase_start_ = Clock::now();
+  blocks_.assign(jobs.size(), {});
+  take_ = [&](size_t job, const Record& record) {
+    if (phase.keep) {
+      Keep(record);
+    } else {
+      Note(ExitCodeOf(record));
+    }
+    on_record(jobs[job], record);
+  };
+  const size_t all = jobs.size() * static_cast<size_t>(phase.blocks);
   size_t done = 0, skipped = 0;
-  for (; done < jobs.size(); ++done) {
+  for (; done < all; ++done) {
     const double left =
         phase.budget <= 0 ? HUGE_VAL : phase.budget - Since(phase_start_);
     if (!Continue(left > 0 && !Interrupted())) break;
-    const Job& job = jobs[done];
+    const size_t at = done % jobs.size();
+    const Job& job = jobs[at];
     const double needed = phase.needs != nullptr ? phase.needs(job) : 0;
     if (needed > 0 && !Continue(left >= needed)) {
       ++skipped;
       continue;
     }
-    ShowProgress(phase, done, jobs.size(), &job);
+    ShowProgress(phase, done, all, &job);
     if (phase.measure && !options_.no_ceilings) run.rates = ceilings_.Of(job);
-    const Record record = RunOne(job, run);
+    Record record = RunOne(job, run);
     if (interrupted_) break;
     if (leader()) {
-      if (phase.keep) {
-        Keep(record);
-      } else {
-        Note(ExitCodeOf(record));
-      }
-      on_record(job, record);
+      blocks_[at].push_back(std::move(record));
+      if (done + jobs.size() >= all) EndBlocks(at);
     }
     if (!world_->healthy()) break;
   }
-  ShowProgress(phase, done, jobs.size(), nullptr);
+  for (size_t job = 0; job < blocks_.size(); ++job) EndBlocks(job);
+  blocks_.clear();
+  ShowProgress(phase, done, all, nullptr);
   interrupted_ = interrupted_ || Interrupted();
-  const size_t left_out = jobs.size() - done + skipped;
-  if (left_out == 0) return;
   const char* why = interrupted_         ? "interrupted"
                     : !world_->healthy() ? "the ranks are lost"
                                          : "out of time";
-  LeftOut(fmt::format("{}: {} of {} left out ({})", phase.name, left_out,
-                      jobs.size(), why));
+  const size_t left_out = jobs.size() - std::min(done, jobs.size()) + skipped;
+  if (left_out > 0) {
+    LeftOut(fmt::format("{}: {} of {} left out ({})", phase.name, left_out,
+                        jobs.size(), why));
+  } else if (done < all) {
+    LeftOut(fmt::format("{}: {} of {} blocks left out ({})", phase.name,
+                        all - done, all, why));
+  }
 }
 
 Status Session::RunOnRanks(

@@ -48,6 +48,9 @@ class Session {
     bool measure = false;
     bool keep = true;  // The records go into the result file.
     MeasureOptions timing = {};
+    // All jobs are gone through so many times, and a job's record is made of
+    // those (blocks.h).
+    int blocks = 1;
     int repeats = 3;
     // Above these, outputs are checked on a sample (RunOptions).
     int64_t check_elements = RunOptions{}.check_elements;
@@ -84,6 +87,8 @@ class Session {
  private:
   Session(Options options, std::unique_ptr<World> world);
   Record RunOne(const Job& job, const RunOptions& run);
+  // Makes one record of a job's blocks, if it has any.
+  void EndBlocks(size_t job);
   Status BeginHistory();
   void Keep(const Record& record);
   void KeepInHistory(const Record& record);
@@ -104,6 +109,10 @@ class Session {
   std::string started_ = UtcNow();
   std::unique_ptr<Watchdog> watchdog_;
   std::optional<Record> under_way_;
+  // While Run takes blocks, the leader's: by job, those taken so far, and what
+  // to do with what they come to.
+  std::vector<std::vector<Record>> blocks_;
+  std::function<void(size_t job, const Record&)> take_;
   std::vector<std::string> left_out_;
   nlohmann::ordered_json sections_ = nlohmann::ordered_json::object();
   ExitCode exit_code_ = kExitPass;
