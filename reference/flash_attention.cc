@@ -113,6 +113,8 @@ class Computation {
         u_(UnitRoundoff(a.accumulate) + kSlack),
         tiny_(Tiny(a)),
         rounding_(a.products == a.accumulate ? 0 : UnitRoundoff(a.products)),
+        least_(a.products == a.accumulate ? 0
+                                          : SmallestSubnormal(a.products) / 2),
         d_(in.head_dim),
         queries_(in.q.shape[0] / std::max<int64_t>(in.sequences, 1)),
         keys_(in.k.shape[0] / std::max<int64_t>(in.sequences, 1)),
@@ -245,6 +247,7 @@ class Computation {
         o.error +=
             Error::Roundings(1, p * v, rounding_) * std::exp(relative[j].worst);
         o.error += Error::Systematic(tiny_ * (1 + std::abs(v)));
+        o.error += Error::Systematic(least_ * std::abs(v));
       }
       o.error.worst *= std::exp(largest);
       o.error += Error::Roundings(2 * Steps(pairs.size()), o.size, u_);
@@ -288,9 +291,10 @@ class Computation {
       of_ds.worst *= 1 + own.worst + rounded.worst + row.worst;
       of_ds +=
           Error::Systematic(tiny_ * std::abs(static_cast<double>(centred)));
+      of_ds += Error::Systematic(least_);
       const Error shared = row * size + delta.error * p;
       Error of_p = (own + rounded) * p;
-      of_p += Error::Systematic(tiny_);
+      of_p += Error::Systematic(tiny_ + least_);
       for (int64_t e = 0; e < d_; ++e) {
         const auto n = static_cast<size_t>(e), m = static_cast<size_t>(key + e);
         const double k = k_[m], q = q_[static_cast<size_t>(at + e)];
@@ -331,6 +335,8 @@ class Computation {
   double u_;
   double tiny_;  // Below the normal range anything may become 0.
   double rounding_;
+  // What rounding to products may change at the least: f16 ends at 2^-24.
+  double least_;
   int64_t d_, queries_, keys_;
   std::vector<double> q_, k_, v_, d_o_;
   std::vector<Sum> dk_, dv_;
