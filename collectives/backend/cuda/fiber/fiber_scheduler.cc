@@ -246,6 +246,9 @@ void FiberThread::EndOfKernel(int site) {
                           false, site);
 }
 void FiberThread::Preempt() { scheduler_->impl_->Preempt(index_); }
+void FiberThread::Yield() {
+  scheduler_->impl_->Park(index_, FiberScheduler::Impl::Stop::kTurn);
+}
 uint64_t FiberThread::Now() const { return scheduler_->impl_->Now(); }
 bool FiberThread::Await(const uint32_t* flag, const SpinNote& note) {
   return scheduler_->impl_->Await(index_, flag, note);

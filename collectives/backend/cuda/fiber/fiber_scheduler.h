@@ -112,6 +112,8 @@ class FiberThread {
   }
   // A data access: now and then another fiber gets its turn.
   void Preempt();
+  // Another fiber gets its turn, if one can go on: for waits that the scheduler knows nothing of.
+  void Yield();
   // The turns taken so far.
   uint64_t Now() const;
 

@@ -1,10 +1,10 @@
 // What every kernel does around its body.
 //
-//     grid = (blocks of a rank, ranks of this GPU), rank = first_rank + blockIdx.y
+//     grid = (blocks of a rank, ranks of this GPU), rank = residents.ranks[blockIdx.y]
 //
-// With one rank on each GPU the grid is (blocks, 1) and first_rank the rank; with all virtual ranks of one GPU it is
-// (blocks, ranks) and 0, in one cooperative launch: blocks that wait for each other must all be on the GPU, and that
-// launch puts them there together or refuses.
+// One cooperative launch for all ranks of a GPU: blocks that wait for each other must all be on the GPU, and that launch
+// puts them there together or refuses. Which ranks those are is a list, since a group that was split from another may
+// have any of them, in any order.
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_CUDA_KERNELS_ENTRY_CUH_
 #define SHARDPROOF_COLLECTIVES_BACKEND_CUDA_KERNELS_ENTRY_CUH_
 
@@ -16,9 +16,10 @@
 namespace shardproof::cuda {
 
 template <class Body>
-__device__ __forceinline__ void RunRounds(const World& world, int first_rank,
+__device__ __forceinline__ void RunRounds(const World& world,
+                                          const Residents& residents,
                                           const Body& body) {
-  CudaContext context(first_rank + static_cast<int>(blockIdx.y));
+  CudaContext context(residents.ranks[blockIdx.y]);
   Rounds<CudaContext> rounds(context, world);
   if (rounds.Begin() && body(rounds)) rounds.End();
 }

@@ -1,10 +1,10 @@
 // The kernels of the cuda backend by name.
 //
 //     const void* const kernel = FindKernel(Primitive::kAllReduceTwoShot, DType::kBF16, ReduceOp::kSum);
-//     void* parameters[] = {&world, &args, &first_rank};
+//     void* parameters[] = {&world, &args, &residents};
 //     cudaLaunchCooperativeKernel(kernel, {blocks, ranks}, threads, parameters, 0, stream);
 //
-// Every kernel is  void(World, CollectiveArgs, int first_rank), and entry.cuh says what its grid is. At most kMaxBlocks
+// Every kernel is  void(World, CollectiveArgs, Residents), and entry.cuh says what its grid is. At most kMaxBlocks
 // blocks of at most kMaxThreads threads; the number of blocks is the same on all ranks and in all calls of a world.
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_CUDA_KERNELS_KERNEL_TABLE_H_
 #define SHARDPROOF_COLLECTIVES_BACKEND_CUDA_KERNELS_KERNEL_TABLE_H_

@@ -9,8 +9,9 @@ namespace {
 template <Primitive kPrimitive>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     MovingKernel(__grid_constant__ const World world,
-                 __grid_constant__ const CollectiveArgs args, int first_rank) {
-  RunRounds(world, first_rank, [&](auto& rounds) {
+                 __grid_constant__ const CollectiveArgs args,
+                 __grid_constant__ const Residents residents) {
+  RunRounds(world, residents, [&](auto& rounds) {
     if constexpr (kPrimitive == Primitive::kAllGather) {
       return AllGather(rounds, args);
     } else if constexpr (kPrimitive == Primitive::kBroadcast) {

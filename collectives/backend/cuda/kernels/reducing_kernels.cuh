@@ -15,8 +15,8 @@ template <class T, ReduceOp kOp>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     AllReduceOneShotKernel(__grid_constant__ const World world,
                            __grid_constant__ const CollectiveArgs args,
-                           int first_rank) {
-  RunRounds(world, first_rank, [&](auto& rounds) {
+                           __grid_constant__ const Residents residents) {
+  RunRounds(world, residents, [&](auto& rounds) {
     return AllReduceOneShot<T, kOp>(rounds, args);
   });
 }
@@ -25,8 +25,8 @@ template <class T, ReduceOp kOp>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     AllReduceTwoShotKernel(__grid_constant__ const World world,
                            __grid_constant__ const CollectiveArgs args,
-                           int first_rank) {
-  RunRounds(world, first_rank, [&](auto& rounds) {
+                           __grid_constant__ const Residents residents) {
+  RunRounds(world, residents, [&](auto& rounds) {
     return AllReduceTwoShot<T, kOp>(rounds, args);
   });
 }
@@ -35,16 +35,17 @@ template <class T, ReduceOp kOp>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     ReduceScatterKernel(__grid_constant__ const World world,
                         __grid_constant__ const CollectiveArgs args,
-                        int first_rank) {
-  RunRounds(world, first_rank,
+                        __grid_constant__ const Residents residents) {
+  RunRounds(world, residents,
             [&](auto& rounds) { return ReduceScatter<T, kOp>(rounds, args); });
 }
 
 template <class T, ReduceOp kOp>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     ReduceKernel(__grid_constant__ const World world,
-                 __grid_constant__ const CollectiveArgs args, int first_rank) {
-  RunRounds(world, first_rank,
+                 __grid_constant__ const CollectiveArgs args,
+                 __grid_constant__ const Residents residents) {
+  RunRounds(world, residents,
             [&](auto& rounds) { return Reduce<T, kOp>(rounds, args); });
 }
 

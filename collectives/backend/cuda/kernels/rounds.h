@@ -128,6 +128,9 @@ class Rounds {
                                .peer = peer,
                                .round = round_};
       context_.Fail(&page_.failure, failure.Pack());
+      if (world_.reports != nullptr) {
+        context_.Fail(&world_.reports[rank()], failure.Pack());
+      }
     }
     if constexpr (Protocol::kSyncsAfterWait) return !context_.SyncOr(failed);
     return !failed;

@@ -79,6 +79,14 @@ struct World {
   int64_t slot_bytes = 0;  // A positive multiple of 16.
   // How long a block waits for a peer, in nanoseconds (under fibers, in turns); 0: for ever.
   uint64_t patience = 0;
+  // A word for each rank, in memory that the host reads while kernels run: the first failure of the rank once more. Or
+  // null.
+  uint64_t* reports = nullptr;
+};
+
+// The ranks of one launch, which are those of one GPU: block (x, y) works for rank ranks[y].
+struct Residents {
+  int ranks[kMaxRanks] = {};
 };
 
 // One call. Counts are in elements; all ranks agree on everything here.
