@@ -50,7 +50,7 @@ class ThreadWorldImpl final : public ThreadWorld {
       : shared_(std::move(shared)), group_(std::move(group)) {}
   ~ThreadWorldImpl() override;
 
-  Status Start(bool pin);
+  Status Start(const ThreadWorldOptions& options);
   Status Run(const RankMain& rank_main) override;
   int ranks() const override { return group_->size(); }
   bool healthy() const override { return !shared_->abort.raised(); }
@@ -58,10 +58,12 @@ class ThreadWorldImpl final : public ThreadWorld {
   std::vector<const OpRecord*> Progress() const override;
 
  private:
+  Communicator CommunicatorOf(int rank) const;
   void Serve(int rank, std::optional<int> core);
 
   std::shared_ptr<ThreadShared> shared_;
   std::shared_ptr<ThreadGroup> group_;
+  std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>)> wrap_;
 
   std::mutex run_mutex_;  // Held by Run: one at a time.
 
@@ -86,9 +88,11 @@ ThreadWorldImpl::~ThreadWorldImpl() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-Status ThreadWorldImpl::Start(bool pin) {
+Status ThreadWorldImpl::Start(const ThreadWorldOptions& options) {
+  wrap_ = options.wrap;
   const std::vector<int> cores = Cores();
-  const bool pinned = pin && cores.size() >= static_cast<size_t>(ranks());
+  const bool pinned =
+      options.pin && cores.size() >= static_cast<size_t>(ranks());
   results_.resize(ranks());
   for (int rank = 0; rank < ranks(); ++rank) {
     const std::optional<int> core =
@@ -104,11 +108,18 @@ Status ThreadWorldImpl::Start(bool pin) {
   return OkStatus();
 }
 
+Communicator ThreadWorldImpl::CommunicatorOf(int rank) const {
+  std::shared_ptr<Backend> backend =
+      std::make_shared<ThreadBackend>(group_, rank);
+  if (wrap_ != nullptr) backend = wrap_(std::move(backend));
+  return Communicator(std::move(backend));
+}
+
 void ThreadWorldImpl::Serve(int rank, std::optional<int> core) {
   SetCurrentRank(rank);
   pthread_setname_np(pthread_self(), fmt::format("rank {}", rank).c_str());
   if (core) PinTo(*core);
-  const Communicator comm(std::make_shared<ThreadBackend>(group_, rank));
+  const Communicator comm = CommunicatorOf(rank);
   for (int64_t run = 1;; ++run) {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [&] { return stop_ || runs_ >= run; });
@@ -183,7 +194,7 @@ StatusOr<std::unique_ptr<ThreadWorld>> ThreadWorld::Create(
                       ThreadGroup::Create(shared, nodes));
   auto world =
       std::make_unique<ThreadWorldImpl>(std::move(shared), std::move(group));
-  SP_RETURN_IF_ERROR(world->Start(options.pin));
+  SP_RETURN_IF_ERROR(world->Start(options));
   return std::unique_ptr<ThreadWorld>(std::move(world));
 }
 

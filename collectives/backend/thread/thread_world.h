@@ -17,6 +17,10 @@ struct ThreadWorldOptions {
   int ranks_per_node = 0;
   // Pin rank r to core r modulo the cores, when there are at least as many cores as ranks.
   bool pin = true;
+  // Makes of the backend of each rank the one that its communicator gets, on the rank's thread; null: that itself. What
+  // it does not forward is what a backend over threads has of its own: see cuda/device/gpu_backend.h.
+  std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>)> wrap =
+      nullptr;
 };
 
 // A world that lives across many runs. Run(f) calls f(comm) on every rank's thread and returns when all are done: the
