@@ -19,17 +19,24 @@ constexpr double kUntouched = 56;  // Exact in every type.
 // Elements with guards on both sides.
 class Guarded {
  public:
-  Guarded(DType dtype, int64_t count)
-      : dtype_(dtype),
-        count_(count),
-        bytes_(static_cast<size_t>((count + 2 * kGuard) * SizeOf(dtype))) {
+  static StatusOr<Guarded> Create(const Communicator& comm,
+                                  const CollectiveCheck& check, int64_t count) {
+    const auto bytes =
+        static_cast<size_t>((count + 2 * kGuard) * SizeOf(check.dtype));
+    Guarded made(check.dtype, count);
+    if (check.allocated) {
+      SP_ASSIGN_OR_RETURN(made.allocated_, comm.Allocate(bytes));
+      made.data_ = made.allocated_.data();
+    } else {
+      made.ordinary_.resize(bytes);
+      made.data_ = made.ordinary_.data();
+    }
     const std::vector<double> fill(static_cast<size_t>(count + 2 * kGuard),
                                    kUntouched);
-    FromDouble(dtype_, fill.data(), count + 2 * kGuard, bytes_.data());
+    FromDouble(check.dtype, fill.data(), count + 2 * kGuard, made.data_);
+    return made;
   }
-  std::byte* at(int64_t index) {
-    return At(bytes_.data(), dtype_, kGuard + index);
-  }
+  std::byte* at(int64_t index) { return At(data_, dtype_, kGuard + index); }
   void Write(int64_t begin, const std::vector<double>& values) {
     FromDouble(dtype_, values.data(), static_cast<int64_t>(values.size()),
                at(begin));
@@ -37,14 +44,18 @@ class Guarded {
   // With the guards.
   std::vector<double> ReadAll() {
     std::vector<double> values(static_cast<size_t>(count_ + 2 * kGuard));
-    ToDouble(dtype_, bytes_.data(), count_ + 2 * kGuard, values.data());
+    ToDouble(dtype_, data_, count_ + 2 * kGuard, values.data());
     return values;
   }
 
  private:
+  Guarded(DType dtype, int64_t count) : dtype_(dtype), count_(count) {}
+
   DType dtype_;
   int64_t count_;
-  std::vector<std::byte> bytes_;
+  std::vector<std::byte> ordinary_;
+  Buffer allocated_;
+  std::byte* data_ = nullptr;
 };
 
 std::vector<double> InputOf(const CollectiveCheck& check, int rank) {
@@ -109,10 +120,13 @@ Status Check(const Communicator& comm, const CollectiveCheck& check) {
   check.expected(expected);
 
   for (int repeat = 0; repeat < 2; ++repeat) {
-    Guarded output(check.dtype,
-                   in_place ? std::max(check.send_count, check.recv_count)
-                            : check.recv_count);
-    Guarded apart(check.dtype, check.send_count);
+    SP_ASSIGN_OR_RETURN(
+        Guarded output,
+        Guarded::Create(comm, check,
+                        in_place ? std::max(check.send_count, check.recv_count)
+                                 : check.recv_count));
+    SP_ASSIGN_OR_RETURN(Guarded apart,
+                        Guarded::Create(comm, check, check.send_count));
     Guarded& send = in_place ? output : apart;
     send.Write(send_at, input);
     std::vector<double> want = output.ReadAll();

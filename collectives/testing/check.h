@@ -45,6 +45,8 @@ struct CollectiveCheck {
   std::function<void(std::span<Bounded> out)> expected;
   // The traffic of all ranks; unset: not compared.
   std::optional<Traffic> traffic = std::nullopt;
+  // Buffers are the communicator's, and not ordinary memory.
+  bool allocated = false;
 };
 
 // SPMD. Runs the call twice and checks the result, the bytes around it, that

@@ -1,0 +1,41 @@
+#include "collectives/backend/cuda/device/cuda_world.h"
+
+#include <utility>
+
+#include "collectives/backend/cuda/device/cuda_backend.h"
+
+namespace shardproof::cuda {
+
+StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
+    int ranks, const std::shared_ptr<GpuSystem>& gpus,
+    const std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>,
+                                                 Place)>& wrap) {
+  for (int i = 0; i < gpus->count(); ++i) {
+    if (gpus->gpu(i).info().managed_memory) continue;
+    return Unavailable(
+        "host and {} cannot use memory at the same time, which everything here "
+        "needs (concurrentManagedAccess: Linux and a GPU of compute capability "
+        "6.0 or later)",
+        NameOf(*gpus, i));
+  }
+  auto kept = std::make_shared<KeptBuffers>();
+  return ThreadWorld::Create(
+      {.ranks = ranks,
+       .wrap = [gpus, kept, wrap](std::shared_ptr<Backend> inner) {
+         const int gpu = inner->rank() % gpus->count();
+         return wrap(std::move(inner),
+                     Place{.gpus = gpus, .gpu = gpu, .kept = kept});
+       }});
+}
+
+StatusOr<std::unique_ptr<ThreadWorld>> CreateCudaWorld(
+    const CudaWorldOptions& options) {
+  auto groups = std::make_shared<CudaGroups>(options.gpus, options.tuning);
+  return CreateGpuWorld(options.ranks, options.gpus,
+                        [groups](std::shared_ptr<Backend> inner, Place place) {
+                          return std::make_shared<CudaBackend>(
+                              std::move(inner), std::move(place), groups);
+                        });
+}
+
+}  // namespace shardproof::cuda

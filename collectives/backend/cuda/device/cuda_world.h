@@ -1,0 +1,38 @@
+// A world of ranks on GPUs: threads of this process, rank r on GPU r modulo the GPUs.
+//
+//     SP_ASSIGN_OR_RETURN(const auto gpus, OpenCudaGpus());             // or OpenEmulatedGpus
+//     SP_ASSIGN_OR_RETURN(const auto world, CreateCudaWorld({.ranks = 4, .gpus = gpus}));
+//     world->Run([](const Communicator& comm) { return AllReduceNative(comm, ...); });
+#ifndef SHARDPROOF_COLLECTIVES_BACKEND_CUDA_DEVICE_CUDA_WORLD_H_
+#define SHARDPROOF_COLLECTIVES_BACKEND_CUDA_DEVICE_CUDA_WORLD_H_
+
+#include <functional>
+#include <memory>
+
+#include "collectives/backend/cuda/device/cuda_group.h"
+#include "collectives/backend/cuda/device/gpu.h"
+#include "collectives/backend/cuda/device/gpu_backend.h"
+#include "collectives/backend/thread/thread_world.h"
+#include "reference/status.h"
+
+namespace shardproof::cuda {
+
+struct CudaWorldOptions {
+  int ranks = 1;
+  std::shared_ptr<GpuSystem> gpus;
+  CudaTuning tuning = {};
+};
+
+// kUnavailable: a GPU whose memory the host cannot use at the same time.
+StatusOr<std::unique_ptr<ThreadWorld>> CreateCudaWorld(
+    const CudaWorldOptions& options);
+
+// A world of threads with a backend around that of each rank: `wrap` is called with it and where the rank lives.
+StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
+    int ranks, const std::shared_ptr<GpuSystem>& gpus,
+    const std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>,
+                                                 Place)>& wrap);
+
+}  // namespace shardproof::cuda
+
+#endif  // SHARDPROOF_COLLECTIVES_BACKEND_CUDA_DEVICE_CUDA_WORLD_H_
