@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "collectives/backend/cuda/device/emulated_stream.h"
+
 namespace shardproof {
 namespace {
 
@@ -159,6 +161,7 @@ StatusOr<std::shared_ptr<const NcclLibrary>> NcclLibrary::LoadFile(
   if (!missing.empty()) {
     return refuse(Unavailable("{} has no {}", library->Describe(), missing));
   }
+  library->emulated_ = dlsym(handle, cuda::kTakesEmulatedStreams) != nullptr;
   return std::shared_ptr<const NcclLibrary>(std::move(library));
 }
 

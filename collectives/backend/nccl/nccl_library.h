@@ -65,6 +65,8 @@ class NcclLibrary {
   std::string Describe() const;
 
   bool Has(NcclFeature feature) const;
+  // Whether it works on emulated GPUs (cuda/device/emulated_stream.h), and on no others.
+  bool emulated() const { return emulated_; }
   std::vector<NcclCapability> Capabilities() const;
 
   // Ok for success and for kInProgress. Else the library's own words: "what:
@@ -87,6 +89,7 @@ class NcclLibrary {
   nccl::Api api_;
   std::string path_;
   int version_ = 0;
+  bool emulated_ = false;
 };
 
 }  // namespace shardproof

@@ -26,6 +26,10 @@ inline constexpr char kHostNccl219[] =
     "collectives/backend/nccl/testing/libnccl_host_2_19.so";
 inline constexpr char kHostNccl213[] =
     "collectives/backend/nccl/testing/libnccl_host_2_13.so";
+inline constexpr char kHostNccl230[] =
+    "collectives/backend/nccl/testing/libnccl_host_2_30.so";
+inline constexpr char kHostNcclForGpus[] =
+    "collectives/backend/nccl/testing/libnccl_host_for_gpus.so";
 inline constexpr char kHostNcclWithoutAllGather[] =
     "collectives/backend/nccl/testing/libnccl_host_without_all_gather.so";
 

@@ -2,6 +2,8 @@
 // threads of one process: for tests without a GPU. A shared library of its own,
 // so that it is found by dlopen as NCCL is.
 //
+// A stream is one of its own (host_nccl.h) or one of an emulated GPU.
+//
 // It is as asynchronous as NCCL: a call only queues work on a stream, which is
 // served by another thread; the communicator does not block and answers
 // kInProgress first; and a call before that is over is refused.
@@ -25,6 +27,10 @@
 
 namespace shardproof::nccl {
 namespace {
+
+HostStream* StreamOf(Stream handle) {
+  return static_cast<HostStream*>(static_cast<StreamHandle*>(handle));
+}
 
 HostComm* Of(Comm comm) { return reinterpret_cast<HostComm*>(comm); }
 
@@ -94,7 +100,7 @@ Work Make(const char* function, const void* send, void* recv, size_t count,
   work.count = count;
   work.type = type;
   work.comm = Of(comm);
-  work.stream = static_cast<HostStream*>(stream);
+  work.stream = static_cast<StreamHandle*>(stream);
   return work;
 }
 
@@ -315,11 +321,11 @@ Result ncclScatter(const void* send, void* recv, size_t count, DataType type,
 Stream hostNcclStreamCreate() {
   auto* stream = new HostStream;
   stream->thread = std::thread([stream] { stream->Run(); });
-  return stream;
+  return static_cast<StreamHandle*>(stream);
 }
 
 void hostNcclStreamDestroy(Stream handle) {
-  auto* stream = static_cast<HostStream*>(handle);
+  auto* stream = StreamOf(handle);
   {
     const std::lock_guard lock(stream->mutex);
     stream->stop = true;
@@ -330,10 +336,14 @@ void hostNcclStreamDestroy(Stream handle) {
 }
 
 bool hostNcclStreamDone(Stream handle) {
-  auto* stream = static_cast<HostStream*>(handle);
+  auto* stream = StreamOf(handle);
   const std::lock_guard lock(stream->mutex);
   return stream->queue.empty() && !stream->busy;
 }
+
+#ifndef HOST_NCCL_FOR_GPUS
+int takesEmulatedStreams() { return 1; }
+#endif
 
 void hostNcclPlant(const char* fault, int rank) { Plant(fault, rank); }
 

@@ -191,18 +191,14 @@ class Operation {
 
 }  // namespace
 
-void Launch(std::vector<Work> works) {
-  HostComm* comm = works.front().comm;
-  HostStream* stream = works.front().stream;
-  {
-    const std::lock_guard lock(comm->world->mutex);
-    ++comm->jobs;
-    comm->in_progress = 2;
-    comm->never_queued =
-        Planted("never_queued", works.front().function, comm->rank);
-  }
-  const std::lock_guard lock(stream->mutex);
-  stream->queue.emplace_back([comm, works = std::move(works)] {
+namespace {
+
+// What is queued, and deletes itself.
+struct Queued {
+  HostComm* comm;
+  std::vector<Work> works;
+
+  void Run() const {
     std::vector<Operation> operations(works.begin(), works.end());
     for (Operation& operation : operations) operation.Post();
     for (Operation& operation : operations) {
@@ -212,8 +208,29 @@ void Launch(std::vector<Work> works) {
     const std::lock_guard lock(world->mutex);
     --comm->jobs;
     world->changed.notify_all();
-  });
-  stream->changed.notify_all();
+  }
+};
+
+}  // namespace
+
+void Launch(std::vector<Work> works) {
+  HostComm* comm = works.front().comm;
+  StreamHandle* stream = works.front().stream;
+  {
+    const std::lock_guard lock(comm->world->mutex);
+    ++comm->jobs;
+    comm->in_progress = 2;
+    comm->never_queued =
+        Planted("never_queued", works.front().function, comm->rank);
+  }
+  auto queued = std::make_unique<Queued>(Queued{comm, std::move(works)});
+  stream->enqueue(
+      stream,
+      [](void* argument) {
+        const std::unique_ptr<Queued> mine(static_cast<Queued*>(argument));
+        mine->Run();
+      },
+      queued.release());
 }
 
 void Free(HostComm* comm) {

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "collectives/backend/cuda/device/emulated_stream.h"
 #include "collectives/backend/nccl/nccl_abi.h"
 #include "collectives/backend/nccl/testing/host_arithmetic.h"
 #include "reference/dtype.h"
@@ -33,7 +34,20 @@ bool Planted(std::string_view what, std::string_view function, int rank);
 Result Refuse(Result result, const std::string& why);
 std::string LastWords();
 
-struct HostStream {
+// A stream, of this library or of an emulated GPU.
+using StreamHandle = cuda::EmulatedStreamHandle;
+
+// One of this library.
+struct HostStream : StreamHandle {
+  HostStream() {
+    enqueue = [](StreamHandle* self, void (*work)(void*), void* argument) {
+      auto& mine = *static_cast<HostStream*>(self);
+      const std::lock_guard lock(mine.mutex);
+      mine.queue.emplace_back([work, argument] { work(argument); });
+      mine.changed.notify_all();
+    };
+  }
+
   std::mutex mutex;
   std::condition_variable changed;
   std::deque<std::function<void()>> queue;
@@ -87,7 +101,7 @@ struct Work {
   RedOp op = RedOp::kSum;
   int root = 0;
   HostComm* comm = nullptr;
-  HostStream* stream = nullptr;
+  StreamHandle* stream = nullptr;
   // Found when it is queued.
   DType dtype = DType::kU8;
   bool scales = false;

@@ -1,0 +1,103 @@
+#include "collectives/backend/nccl/nccl_backend.h"
+
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "collectives/backend/nccl/nccl_bootstrap.h"
+#include "collectives/backend/nccl/nccl_collectives.h"
+
+namespace shardproof {
+namespace {
+
+// The library's own switch for several ranks on one GPU.
+bool SeveralRanksEnabled() {
+  const char* enabled = std::getenv("NCCL_MULTI_RANK_GPU_ENABLE");
+  return enabled != nullptr && std::string_view(enabled) == "1";
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<NcclGpuDevice>> NcclGpuDevice::Create(cuda::Gpu& gpu) {
+  constexpr size_t kScratchBytes = 64;
+  SP_RETURN_IF_ERROR(gpu.Use());
+  auto device = std::make_unique<NcclGpuDevice>();
+  SP_ASSIGN_OR_RETURN(device->scratch_, gpu.AllocateFlags(kScratchBytes));
+  SP_ASSIGN_OR_RETURN(device->stream_, gpu.NewStream());
+  return device;
+}
+
+NcclBackend::NcclBackend(std::shared_ptr<Backend> inner, cuda::Place place,
+                         std::shared_ptr<const NcclShared> shared)
+    : GpuBackend(std::move(inner), std::move(place)),
+      shared_(std::move(shared)),
+      control_(this->inner()) {}
+
+std::shared_ptr<Backend> NcclBackend::Around(std::shared_ptr<Backend> part) {
+  return std::make_shared<NcclBackend>(std::move(part), place(), shared_);
+}
+
+// The same answer on all ranks: they look at the same list.
+Status NcclBackend::CheckGpus() const {
+  SP_ASSIGN_OR_RETURN(const std::vector<std::string> gpus,
+                      control_.ExchangeControl(std::to_string(place().gpu)));
+  const NcclLibrary& library = *shared_->library;
+  if (library.Has(NcclFeature::kSeveralRanksOnGpu) && SeveralRanksEnabled()) {
+    return OkStatus();
+  }
+  std::map<std::string, size_t> first_on;
+  for (size_t r = 0; r < gpus.size(); ++r) {
+    const auto [at, is_first] = first_on.try_emplace(gpus[r], r);
+    if (is_first) continue;
+    return Unsupported(
+        "ranks {} and {} are both on GPU {}, and NCCL {} takes one rank on "
+        "each: run with at most {} ranks, or take NCCL 2.30 or newer and set "
+        "NCCL_MULTI_RANK_GPU_ENABLE=1",
+        at->second, r, gpus[r], NcclVersionText(library.version()),
+        place().gpus->count());
+  }
+  return OkStatus();
+}
+
+Status NcclBackend::Open() {
+  SP_RETURN_IF_ERROR(CheckGpus());
+  SP_ASSIGN_OR_RETURN(const nccl::UniqueId id,
+                      AgreeOnNcclId(control_, shared_->library));
+  SP_ASSIGN_OR_RETURN(device_, NcclGpuDevice::Create(gpu()));
+  SP_ASSIGN_OR_RETURN(nccl_,
+                      NcclCommunicator::Create(shared_->library, id, *device_,
+                                               {.rank = rank(),
+                                                .ranks = size(),
+                                                .timeout = shared_->timeout,
+                                                .control = &control_}));
+  return OkStatus();
+}
+
+// Buffers are of one kind on all ranks, so that all get the same answer.
+Status NcclBackend::CheckBuffers(const NativeRequest& request) const {
+  for (const void* data :
+       {request.send, static_cast<const void*>(request.recv)}) {
+    if (data == nullptr || place().gpus->Addresses(data)) continue;
+    return Unsupported(
+        "rank {} gave ordinary memory, which a GPU cannot address: NCCL works "
+        "on what the communicator allocates",
+        rank());
+  }
+  return OkStatus();
+}
+
+Status NcclBackend::Native(const NativeRequest& request) {
+  SP_RETURN_IF_ERROR(health());
+  if (!opened_) {
+    opened_ = true;
+    refused_ = Open();
+  }
+  SP_RETURN_IF_ERROR(refused_);
+  SP_RETURN_IF_ERROR(CheckBuffers(request));
+  SP_RETURN_IF_ERROR(gpu().Use());
+  return RunNcclNative(*nccl_, request, device_->stream());
+}
+
+}  // namespace shardproof

@@ -1,0 +1,33 @@
+#include "collectives/backend/nccl/nccl_world.h"
+
+#include <utility>
+
+#include "collectives/backend/cuda/device/cuda_world.h"
+#include "collectives/backend/nccl/nccl_backend.h"
+
+namespace shardproof {
+
+StatusOr<std::unique_ptr<ThreadWorld>> CreateNcclWorld(
+    const NcclWorldOptions& options) {
+  const NcclLibrary& library = *options.library;
+  if (options.gpus->emulated() && !library.emulated()) {
+    return Unavailable(
+        "{} works on GPUs only: emulated ones take a library that is made for "
+        "them, by --nccl-library",
+        library.Describe());
+  }
+  if (!options.gpus->emulated() && library.emulated()) {
+    return Unavailable("{} works on emulated GPUs only: --emulate-gpus",
+                       library.Describe());
+  }
+  const auto shared = std::make_shared<const NcclShared>(
+      NcclShared{.library = options.library, .timeout = options.timeout});
+  return cuda::CreateGpuWorld(
+      options.ranks, options.gpus,
+      [shared](std::shared_ptr<Backend> inner, cuda::Place place) {
+        return std::make_shared<NcclBackend>(std::move(inner), std::move(place),
+                                             shared);
+      });
+}
+
+}  // namespace shardproof
