@@ -144,6 +144,10 @@ void Advise(const void* data, size_t bytes, cudaMemoryAdvise advice, int gpu) {
   if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
 }
 
+constexpr uint32_t kProbe = 0x5eed;
+
+__global__ void ProbeKernel(uint32_t* word) { *word = kProbe; }
+
 using Lock = std::lock_guard<std::mutex>;
 
 class CudaGpu final : public Gpu {
@@ -163,6 +167,17 @@ class CudaGpu final : public Gpu {
                    .managed_memory = p.concurrentManagedAccess != 0,
                    .block_threads = kMaxThreads};
     return made;
+  }
+
+  // Whether kernels of this program run here and write to memory of the host.
+  Status Probe() {
+    SP_ASSIGN_OR_RETURN(const Buffer word, AllocateReports(sizeof(uint32_t)));
+    ProbeKernel<<<1, 1>>>(word.as<uint32_t>());
+    SHARDPROOF_CUDA(index_, cudaGetLastError());
+    SHARDPROOF_CUDA(index_, cudaDeviceSynchronize());
+    if (*word.as<uint32_t>() == kProbe) return OkStatus();
+    return Internal("GPU {} ({}): a kernel ran and did nothing", index_,
+                    info_.name);
   }
 
   const GpuInfo& info() const override { return info_; }
@@ -334,6 +349,9 @@ class CudaSystem final : public GpuSystem {
     for (int i = 0; i < count; ++i) {
       SP_ASSIGN_OR_RETURN(std::unique_ptr<CudaGpu> gpu,
                           CudaGpu::Create(i, count, launching()));
+      SP_RETURN_IF_ERROR(gpu->Probe().WithContext(
+          "no kernel of this program runs (CUDA_VISIBLE_DEVICES leaves a GPU "
+          "out)"));
       gpus_.push_back(std::move(gpu));
     }
     return OkStatus();
