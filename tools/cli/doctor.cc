@@ -14,7 +14,6 @@
 
 #include <CLI/Version.hpp>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -27,6 +26,7 @@
 #include "collectives/backend/node/available_memory.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/environment.h"
+#include "tools/cli/gpu_world.h"
 
 namespace shardproof {
 namespace {
@@ -66,17 +66,49 @@ std::string FindProgram(const std::string& program) {
 }
 
 using FoundNccl = StatusOr<std::shared_ptr<const NcclLibrary>>;
+using FoundGpus = StatusOr<std::shared_ptr<cuda::GpuSystem>>;
+
+void ShowGpus(const FoundGpus& found) {
+  if (!found.ok()) {
+    Line("cuda", fmt::format("not usable: {}", found.status().message()));
+    return;
+  }
+  cuda::GpuSystem& gpus = **found;
+  Line("cuda", fmt::format("usable: {}", gpus.Describe()));
+  for (int i = 0; i < gpus.count(); ++i) {
+    const cuda::GpuInfo& info = gpus.gpu(i).info();
+    std::string lacks;
+    if (!info.cooperative_launch) lacks += "; no cooperative launch";
+    if (!info.managed_memory) lacks += "; no memory shared with the host";
+    if (info.major < 8) lacks += "; too old for the kernels, which need 8.0";
+    Line("", fmt::format("{}: compute capability {}.{}, {}, {} "
+                         "multiprocessors{}",
+                         cuda::NameOf(gpus, i), info.major, info.minor,
+                         FormatBytes(info.memory_bytes), info.multiprocessors,
+                         lacks));
+  }
+}
+
+// Whether the library that was found runs on the GPUs that were found.
+std::string Together(const NcclLibrary& library, const FoundGpus& gpus) {
+  if (library.emulated()) {
+    return gpus.ok() && (*gpus)->emulated()
+               ? "usable on emulated GPUs"
+               : "for emulated GPUs only: --emulate-gpus";
+  }
+  if (!gpus.ok()) return "no GPU: cannot run";
+  return (*gpus)->emulated() ? "for GPUs only" : "usable";
+}
 
 // What would be put under test, and with what.
-void ShowNccl(const FoundNccl& found, bool gpu) {
+void ShowNccl(const FoundNccl& found, const FoundGpus& gpus) {
   if (!found.ok()) {
     Line("nccl", fmt::format("not usable: {}", found.status().message()));
     return;
   }
   const NcclLibrary& library = **found;
-  Line("nccl", fmt::format("{}; {}", library.Describe(),
-                           gpu ? "not built: running it needs cuda"
-                               : "no GPU: cannot run"));
+  Line("nccl",
+       fmt::format("{}; {}", library.Describe(), Together(library, gpus)));
   std::vector<std::string> has, lacks;
   for (const NcclCapability& one : library.Capabilities()) {
     if (one.present) {
@@ -92,7 +124,7 @@ void ShowNccl(const FoundNccl& found, bool gpu) {
   }
 }
 
-void Backends(const FoundNccl& nccl) {
+void Backends(const FoundGpus& gpus, const FoundNccl& nccl) {
   Section("backends");
   Line("thread", "usable: ranks as threads of this process");
   const auto mpi = MpiVersion();
@@ -106,10 +138,8 @@ void Backends(const FoundNccl& nccl) {
   } else {
     Line("mpi", fmt::format("usable: {}", *mpi));
   }
-  const bool gpu = std::filesystem::exists("/dev/nvidia0");
-  Line("cuda", fmt::format("not built: this version runs on the host{}",
-                           gpu ? "" : "; and there is no /dev/nvidia0"));
-  ShowNccl(nccl, gpu);
+  ShowGpus(gpus);
+  ShowNccl(nccl, gpus);
   Line("launcher",
        StartedByMpiLauncher()
            ? "this process was started by one"
@@ -256,11 +286,15 @@ ExitCode RunDoctor(const Options& options) {
   const FoundNccl nccl = NcclLibrary::Load(options.nccl_library);
   // A library that was asked for is not a finding but the question.
   if (!nccl.ok() && !options.nccl_library.empty()) return Refuse(nccl.status());
-  Backends(nccl);
+  const FoundGpus gpus = OpenGpus(options);
+  if (gpus.status().code() == StatusCode::kInvalidArgument) {
+    return Refuse(gpus.status());
+  }
+  Backends(gpus, nccl);
   Processor();
   ShowMemory();
   Libraries();
-  return kExitPass;
+  return options.require_gpu && !gpus.ok() ? Refuse(gpus.status()) : kExitPass;
 }
 
 }  // namespace shardproof

@@ -105,7 +105,7 @@ int Main(int argc, char** argv) {
 
   CLI::App* doctor = app.add_subcommand(
       "doctor", "What is usable here, and why the rest is not");
-  AddNcclLibraryFlag(*doctor, options);
+  AddGpuFlags(*doctor, options);
   doctor->callback([&] { code = RunDoctor(options); });
 
   AddInterconnectCommands(app, options, [&](ExitCode c) { code = c; });

@@ -50,8 +50,9 @@ std::string AxisValueOf(const std::vector<MeshDimension>& mesh) {
 
 void AddSelectionFlags(CLI::App& app, Options& options) {
   app.add_option("--backend", options.backend,
-                 "thread (ranks as threads, the default) or mpi (started by "
-                 "mpirun or srun)");
+                 "thread (ranks as threads, the default), mpi (started by "
+                 "mpirun or srun), cuda (ranks on GPUs, our kernels) or nccl "
+                 "(ranks on GPUs, NCCL's)");
   app.add_option("--ranks", options.ranks,
                  "How many ranks; several numbers run one after the other")
       ->delimiter(',')
@@ -73,6 +74,7 @@ void AddSelectionFlags(CLI::App& app, Options& options) {
                  "cannot: staged copies)")
       ->check(CLI::IsMember({"shared", "ordinary"}))
       ->capture_default_str();
+  AddGpuFlags(app, options);
 }
 
 void AddMeshFlag(CLI::App& app, Options& options) {
@@ -146,10 +148,21 @@ void AddLaunchFlags(CLI::App& app, Options& options) {
       ->check(CLI::ExistingFile);
 }
 
-void AddNcclLibraryFlag(CLI::App& app, Options& options) {
+void AddGpuFlags(CLI::App& app, Options& options) {
+  const std::string group = "GPUs";
   app.add_option("--nccl-library", options.nccl_library,
                  "The library with NCCL's interface, by its path (default: "
-                 "libnccl.so.2, then the CUDA toolkit's)");
+                 "libnccl.so.2, then the CUDA toolkit's)")
+      ->group(group);
+  app.add_option(
+         "--emulate-gpus", options.emulate_gpus,
+         "Run the cuda backend's kernels in fibers of the CPU, as on so "
+         "many GPUs: correctness without a GPU, no times")
+      ->check(CLI::Range(1, 16))
+      ->group(group);
+  app.add_flag("--require-gpu", options.require_gpu,
+               "Fail where no GPU is usable")
+      ->group(group);
 }
 
 void AddNcclTestsFlags(CLI::App& app, Options& options) {

@@ -25,8 +25,10 @@ struct Options {
   uint64_t seed = 1;
   std::string json;          // Empty: no file.
   std::string nccl_library;  // A file; empty: what the system has.
-  double time_budget = 0;    // Seconds; 0: none.
-  double timeout = 60;       // Seconds per case; 0: none.
+  int emulate_gpus = 0;      // 0: those of the machine.
+  bool require_gpu = false;
+  double time_budget = 0;  // Seconds; 0: none.
+  double timeout = 60;     // Seconds per case; 0: none.
   std::string memory = "shared", cadence = "isolated", fault;
   double seconds = 0;  // Of measuring per instance; 0: the usual.
   int blocks = 1;      // Times that all instances are gone through (blocks.h).
@@ -53,7 +55,7 @@ void AddRunFlags(CLI::App& app, Options& options);  // Budget, results, timeout.
 void AddMeasureFlags(CLI::App& app, Options& options);
 void AddLaunchFlags(CLI::App& app, Options& options);  // Of ab's launches.
 void AddNcclTestsFlags(CLI::App& app, Options& options);
-void AddNcclLibraryFlag(CLI::App& app, Options& options);
+void AddGpuFlags(CLI::App& app, Options& options);  // GPUs and NCCL.
 
 // How many ranks to run with: --ranks, else the product of --mesh, else
 // `fallback`. kInvalidArgument for a mesh that cannot be read or is not of as

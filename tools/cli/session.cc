@@ -12,6 +12,7 @@
 #include "collectives/backend/mpi/mpi_world.h"
 #include "tools/cli/blocks.h"
 #include "tools/cli/environment.h"
+#include "tools/cli/gpu_world.h"
 #include "tools/cli/interrupt.h"
 #include "tools/cli/tuning_check.h"
 #include "tools/harness/faults.h"
@@ -50,6 +51,20 @@ double TimeLimit(const Job& job, double timeout) {
 std::string BackendOf(const Options& options) {
   if (!options.backend.empty()) return options.backend;
   return StartedByMpiLauncher() ? "mpi" : "thread";
+}
+
+// Null where the backend has none. A flag that says something of GPUs is
+// refused there: it would be believed.
+StatusOr<std::shared_ptr<cuda::GpuSystem>> GpusFor(const Options& options) {
+  if (options.backend == "cuda" || options.backend == "nccl") {
+    return OpenGpus(options);
+  }
+  if (options.emulate_gpus > 0 || options.require_gpu) {
+    return InvalidArgument(
+        "{} needs --backend cuda or --backend nccl",
+        options.require_gpu ? "--require-gpu" : "--emulate-gpus");
+  }
+  return std::shared_ptr<cuda::GpuSystem>();
 }
 
 // Ranks of one job must have been started alike: a different filter on one of
@@ -91,8 +106,10 @@ ExitCode ExitCodeOf(const Record& record) {
   return kExitMismatch;
 }
 
-Session::Session(Options options, std::unique_ptr<World> world)
+Session::Session(Options options, std::unique_ptr<World> world,
+                 std::shared_ptr<cuda::GpuSystem> gpus)
     : options_(std::move(options)),
+      gpus_(std::move(gpus)),
       world_(std::move(world)),
       ceilings_(*world_) {
   watchdog_ = std::make_unique<Watchdog>(
@@ -105,22 +122,21 @@ Session::Session(Options options, std::unique_ptr<World> world)
 StatusOr<std::unique_ptr<Session>> Session::Create(const Options& options) {
   Options resolved = options;
   resolved.backend = BackendOf(options);
-  if (resolved.backend == "cuda" || resolved.backend == "nccl") {
-    return Unavailable(
-        "the backend {} is not built: this version has thread and mpi",
-        resolved.backend);
-  }
   if (!options.fault.empty()) {
     SP_RETURN_IF_ERROR(ParseFault(options.fault).status());
   }
+  SP_ASSIGN_OR_RETURN(const std::shared_ptr<cuda::GpuSystem> gpus,
+                      GpusFor(resolved));
   SP_ASSIGN_OR_RETURN(std::unique_ptr<World> world,
-                      CreateWorld(resolved.backend));
+                      gpus == nullptr
+                          ? CreateWorld(resolved.backend)
+                          : CreateGpuWorld(resolved.backend, resolved, gpus));
   if (resolved.backend == "mpi") {
     SP_RETURN_IF_ERROR(AgreeOnArguments(*world, options.command_line));
   }
   SP_RETURN_IF_ERROR(AgreeOnTuning(*world, ActiveTuning()));
   std::unique_ptr<Session> session(
-      new Session(std::move(resolved), std::move(world)));
+      new Session(std::move(resolved), std::move(world), gpus));
   if (!options.json.empty() && session->leader()) {
     SP_ASSIGN_OR_RETURN(
         ResultFile file,
@@ -283,9 +299,16 @@ void Session::GiveUp(const std::vector<std::string>& whereabouts, bool hung) {
   world_->Terminate(hung ? kExitHang : kExitInterrupted);
 }
 
+void Session::MarkEmulated(Record& record) const {
+  if (gpus_ == nullptr || !Emulates(*gpus_, record.ranks)) return;
+  record.emulated = true;
+  record.busbw_gbps.reset();
+}
+
 Record Session::RunOne(const Job& job, const RunOptions& run) {
   under_way_ = FailedRecord(*job.info, *job.variant, job.instance, run,
                             Aborted("the run ended here"));
+  MarkEmulated(*under_way_);
   SetUnderWay(fmt::format("{} {} ranks={} {}", job.info->name,
                           job.variant->name, job.instance.ranks,
                           ParamsText(*under_way_)));
@@ -294,6 +317,7 @@ Record Session::RunOne(const Job& job, const RunOptions& run) {
   watchdog_->Arm(limit > 0 && !leader() ? limit + 10 : limit);
   Record record =
       RunOnWorld(*world_, *job.info, *job.variant, job.instance, run);
+  MarkEmulated(record);
   const Watchdog::Outcome outcome = watchdog_->Disarm();
   SetUnderWay("");
   interrupted_ = interrupted_ || outcome.interrupted;
@@ -333,7 +357,7 @@ void Session::Run(
   run.check_flops = phase.check_flops;
   run.ordinary_memory = options_.memory == "ordinary";
   run.backend = options_.backend;
-  run.repro_prefix = "shardproof verify";
+  run.repro_prefix = "shardproof verify" + GpuFlags(options_);
   if (!options_.fault.empty()) {
     run.repro_prefix += " --fault " + options_.fault;
     const Fault fault = *ParseFault(options_.fault);

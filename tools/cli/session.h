@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "collectives/backend/cuda/device/gpu.h"
 #include "reports/fingerprint.h"
 #include "reports/result_file.h"
 #include "reports/store/store.h"
@@ -85,7 +86,10 @@ class Session {
   ExitCode Finish();
 
  private:
-  Session(Options options, std::unique_ptr<World> world);
+  Session(Options options, std::unique_ptr<World> world,
+          std::shared_ptr<cuda::GpuSystem> gpus);
+  // No speed of GPUs is claimed where there are none, or several ranks on one.
+  void MarkEmulated(Record& record) const;
   Record RunOne(const Job& job, const RunOptions& run);
   // Makes one record of a job's blocks, if it has any.
   void EndBlocks(size_t job);
@@ -100,6 +104,7 @@ class Session {
                     const Job* job);
 
   Options options_;
+  std::shared_ptr<cuda::GpuSystem> gpus_;  // Null: a backend without any.
   std::unique_ptr<World> world_;
   Ceilings ceilings_;
   std::optional<ResultFile> file_;

@@ -137,7 +137,10 @@ StatusOr<std::unique_ptr<World>> CreateWorld(std::string_view backend) {
   if (backend == "thread") return CreateThreadWorld();
   if (backend == "mpi") return CreateMpiWorld();
   if (backend == "cuda" || backend == "nccl") {
-    return Unavailable("the {} backend is not built", backend);
+    return Unavailable(
+        "the {} backend is a matter of the program shardproof: verify "
+        "--backend {}",
+        backend, backend);
   }
   return InvalidArgument(
       "there is no backend \"{}\"; there are thread, mpi, cuda and nccl",

@@ -2,16 +2,22 @@
 #ifndef SHARDPROOF_TOOLS_HARNESS_WORLD_BACKENDS_H_
 #define SHARDPROOF_TOOLS_HARNESS_WORLD_BACKENDS_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "collectives/backend/thread/thread_world.h"
 #include "tools/harness/rank_state.h"
 #include "tools/harness/world.h"
 
 namespace shardproof {
 
 StatusOr<std::unique_ptr<World>> CreateThreadWorld();
+// Of another backend whose ranks are threads: `make` gives a world of so many.
+StatusOr<std::unique_ptr<World>> CreateThreadsWorld(
+    std::string backend, int max_ranks,
+    std::function<StatusOr<std::unique_ptr<ThreadWorld>>(int ranks)> make);
 StatusOr<std::unique_ptr<World>> CreateMpiWorld();
 
 // Where the ranks of the operations of the moment are, as sentences.

@@ -15,10 +15,17 @@ namespace {
 
 constexpr int kMaxRanks = 1024;
 
+using Make = std::function<StatusOr<std::unique_ptr<ThreadWorld>>(int ranks)>;
+
 class ThreadsWorld final : public World {
  public:
-  std::string_view backend() const override { return "thread"; }
-  int max_ranks() const override { return kMaxRanks; }
+  ThreadsWorld(std::string backend, int max_ranks, Make make)
+      : backend_(std::move(backend)),
+        max_ranks_(max_ranks),
+        make_(std::move(make)) {}
+
+  std::string_view backend() const override { return backend_; }
+  int max_ranks() const override { return max_ranks_; }
   bool is_leader() const override { return true; }
   bool healthy() const override { return true; }
 
@@ -26,8 +33,7 @@ class ThreadsWorld final : public World {
              const std::function<Status(const Communicator&)>& f) override {
     auto found = worlds_.find(ranks);
     if (found == worlds_.end()) {
-      SP_ASSIGN_OR_RETURN(std::unique_ptr<ThreadWorld> fresh,
-                          ThreadWorld::Create({.ranks = ranks}));
+      SP_ASSIGN_OR_RETURN(std::unique_ptr<ThreadWorld> fresh, make_(ranks));
       found = worlds_.emplace(ranks, std::move(fresh)).first;
     }
     ThreadWorld& world = *found->second;
@@ -67,6 +73,9 @@ class ThreadsWorld final : public World {
     current_ = world;
   }
 
+  const std::string backend_;
+  const int max_ranks_;
+  const Make make_;
   std::shared_ptr<ActiveCommunicator> active_ =
       std::make_shared<ActiveCommunicator>();
   std::map<int, std::unique_ptr<ThreadWorld>> worlds_;
@@ -76,8 +85,16 @@ class ThreadsWorld final : public World {
 
 }  // namespace
 
+StatusOr<std::unique_ptr<World>> CreateThreadsWorld(std::string backend,
+                                                    int max_ranks, Make make) {
+  return std::unique_ptr<World>(std::make_unique<ThreadsWorld>(
+      std::move(backend), max_ranks, std::move(make)));
+}
+
 StatusOr<std::unique_ptr<World>> CreateThreadWorld() {
-  return std::unique_ptr<World>(std::make_unique<ThreadsWorld>());
+  return CreateThreadsWorld("thread", kMaxRanks, [](int ranks) {
+    return ThreadWorld::Create({.ranks = ranks});
+  });
 }
 
 }  // namespace shardproof

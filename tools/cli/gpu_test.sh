@@ -1,0 +1,124 @@
+#!/bin/bash
+# The cuda and the nccl backend as a person meets them, on emulated GPUs: the
+# whole way from the flags to the record.
+#
+#     gpu_test.sh SHARDPROOF NCCL NCCL_FOR_GPUS
+#
+# The last two are libraries with NCCL's interface: one that takes emulated GPUs,
+# and one that does not.
+set -u
+
+shardproof=$(realpath "$1")
+nccl=$(realpath "$2")
+nccl_for_gpus=$(realpath "$3")
+folder=$(mktemp -d "${TEST_TMPDIR:-/tmp}/gpu.XXXXXX") || exit 1
+trap 'rm -rf "$folder"' EXIT
+cd "$folder" || exit 1
+export OMP_NUM_THREADS=1
+failures=0
+
+fail() {
+  echo "FAILED: $1"
+  sed 's/^/    /' out err | tail -n 20
+  failures=$((failures + 1))
+}
+
+# expect NAME STATUS PATTERN COMMAND...
+expect() {
+  local name=$1 status=$2 pattern=$3 got
+  shift 3
+  "$@" >out 2>err </dev/null
+  got=$?
+  if ((got != status)); then
+    fail "$name: exit $got, not $status"
+  elif ! grep -qE -- "$pattern" out err; then
+    fail "$name: nothing matches \"$pattern\""
+  else
+    echo "ok: $name"
+  fi
+}
+
+# records NAME CONDITION: of every record `r` of results.json; there are some.
+records() {
+  python3 - "$2" <<'END' || fail "$1"
+import json, sys
+records = json.load(open("results.json"))["records"]
+wrong = [r for r in records if not eval(sys.argv[1])]
+print(f"{len(records)} records, {len(wrong)} wrong")
+for r in wrong[:3]:
+  print(json.dumps(r))
+sys.exit(1 if wrong or not records else 0)
+END
+}
+
+small=(--axis 'count=0,1,7,1024')
+cuda=("$shardproof" verify --backend cuda --emulate-gpus 2 --json results.json)
+nccl_on=("$shardproof" verify --backend nccl --nccl-library "$nccl" --json results.json)
+
+# --- Kernels ------------------------------------------------------------------
+# What has a kernel, with virtual ranks of one GPU and without.
+primitives='^collectives/(all_reduce|reduce|reduce_scatter|all_gather|broadcast|all_to_all)$'
+expect 'kernels' 0 'passed' "${cuda[@]}" --filter "$primitives" \
+  --variant native --ranks 1,2,3,4 "${small[@]}"
+# The case itself leaves out reduce_scatter in place, which MPI cannot.
+records 'all kernels pass' 'r["native"] and r["backend"] == "cuda" and (
+  r["verdict"] == "passed" or r["reason"].startswith("MPI"))'
+records 'records are emulated' 'r["emulated"] and r.get("busbw_gbps") is None'
+expect 'send_recv and barrier' 0 'passed' "${cuda[@]}" --variant native \
+  --filter '^collectives/(send_recv|barrier)$' --ranks 2,4
+records 'they pass' 'r["verdict"] == "passed"'
+expect 'large messages' 0 'passed' "${cuda[@]}" --variant native \
+  --filter '^collectives/all_reduce$' --ranks 3 --axis count=300001 \
+  --axis dtype=bf16 --axis op=sum
+records 'they pass as well' 'r["verdict"] == "passed"'
+# The host's algorithms on the same buffers, and a layer.
+expect 'host algorithms' 0 'passed' "${cuda[@]}" --variant 'ring|direct' \
+  --filter '^collectives/all_reduce$' --ranks 3 --axis count=7 --axis dtype=f32
+records 'host algorithms pass' 'r["verdict"] == "passed" and r["emulated"]'
+# Nothing that passed is no pass: exit status 5.
+expect 'no kernel' 5 'no kernel for gather' "${cuda[@]}" --variant native \
+  --filter '^collectives/gather$' --ranks 2 --axis count=7 --axis dtype=f32
+records 'which is unsupported' 'r["verdict"] == "unsupported"'
+expect 'ordinary memory' 5 'ordinary memory' "${cuda[@]}" --variant native \
+  --filter '^collectives/all_reduce$' --ranks 2 --axis count=7 \
+  --axis dtype=f32 --memory ordinary
+records 'which kernels refuse' 'r["verdict"] == "unsupported"'
+
+# --- NCCL ---------------------------------------------------------------------
+# The stand-in rounds to the type at each step, which bf16 does not forgive.
+expect 'NCCL' 0 'passed' "${nccl_on[@]}" --emulate-gpus 3 --variant native \
+  --filter '^collectives/' --ranks 1,2,3 --axis 'dtype=f32,i32' "${small[@]}"
+records 'NCCL passes or says what it lacks' \
+  'r["verdict"] == "passed" or "in place" in r["reason"]'
+expect 'several ranks on a GPU' 5 'takes one rank on each' "${nccl_on[@]}" \
+  --emulate-gpus 2 --variant native --filter '^collectives/all_reduce$' \
+  --ranks 3 --axis count=7 --axis dtype=f32
+records 'which is unsupported' 'r["verdict"] == "unsupported"'
+expect 'a library for GPUs' 6 'works on GPUs only' "$shardproof" verify \
+  --backend nccl --nccl-library "$nccl_for_gpus" --emulate-gpus 1 --filter all_reduce
+expect 'no such library' 6 'cannot be loaded' "$shardproof" verify \
+  --backend nccl --nccl-library /nowhere.so --emulate-gpus 1 --filter all_reduce
+
+# --- Flags --------------------------------------------------------------------
+expect 'emulated GPUs of threads' 2 'emulate-gpus needs --backend cuda' \
+  "$shardproof" verify --emulate-gpus 1 --filter all_reduce
+expect 'both' 2 'one of the two' "$shardproof" verify --backend cuda \
+  --emulate-gpus 1 --require-gpu --filter all_reduce
+expect 'too many' 2 'emulate-gpus' "$shardproof" verify --backend cuda --emulate-gpus 17
+expect 'doctor' 0 'GPU 1 \(emulated\): compute capability 9\.0' \
+  "$shardproof" doctor --emulate-gpus 2
+expect 'doctor of a library' 0 'usable on emulated GPUs' "$shardproof" doctor \
+  --emulate-gpus 1 --nccl-library "$nccl"
+if [[ ! -e /dev/nvidia0 ]]; then
+  expect 'doctor without a GPU' 0 'cuda +not usable' "$shardproof" doctor
+  expect 'a GPU that is required' 6 'no CUDA driver|no GPU|without CUDA' \
+    "$shardproof" doctor --require-gpu
+  expect 'NCCL without a GPU' 6 'no CUDA driver|no GPU|without CUDA' \
+    "$shardproof" verify --backend nccl --nccl-library "$nccl" --filter all_reduce
+fi
+# What failed is repeated on the same GPUs.
+expect 'the line that repeats it' 1 'verify --emulate-gpus 2 .*--backend cuda' \
+  "${cuda[@]}" --filter '^collectives/all_reduce$' --variant ring --ranks 3 \
+  --axis count=1024 --axis dtype=f32 --axis op=sum --fault lose_tail
+
+exit $((failures > 0))

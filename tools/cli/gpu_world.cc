@@ -1,0 +1,64 @@
+#include "tools/cli/gpu_world.h"
+
+#include <fmt/format.h>
+
+#include "collectives/backend/cuda/device/cuda_gpu.h"
+#include "collectives/backend/cuda/device/cuda_world.h"
+#include "collectives/backend/cuda/device/emulated_gpu.h"
+#include "collectives/backend/nccl/nccl_library.h"
+#include "collectives/backend/nccl/nccl_world.h"
+#include "tools/harness/world_backends.h"
+
+namespace shardproof {
+namespace {
+
+// Threads of this process; the kernels themselves are for fewer.
+constexpr int kMaxRanks = 128;
+
+}  // namespace
+
+StatusOr<std::shared_ptr<cuda::GpuSystem>> OpenGpus(const Options& options) {
+  if (options.emulate_gpus == 0) return cuda::OpenCudaGpus();
+  if (options.require_gpu) {
+    return InvalidArgument("--require-gpu and --emulate-gpus: one of the two");
+  }
+  // Room for a block of each of 16 ranks on one of them.
+  return cuda::OpenEmulatedGpus({.count = options.emulate_gpus,
+                                 .multiprocessors = 16,
+                                 .seed = options.seed});
+}
+
+StatusOr<std::unique_ptr<World>> CreateGpuWorld(
+    const std::string& backend, const Options& options,
+    const std::shared_ptr<cuda::GpuSystem>& gpus) {
+  if (backend == "cuda") {
+    return CreateThreadsWorld("cuda", kMaxRanks, [gpus](int ranks) {
+      return cuda::CreateCudaWorld({.ranks = ranks, .gpus = gpus});
+    });
+  }
+  SP_ASSIGN_OR_RETURN(const std::shared_ptr<const NcclLibrary> library,
+                      NcclLibrary::Load(options.nccl_library));
+  // Now, and not with the first case, what the whole run cannot have.
+  SP_RETURN_IF_ERROR(
+      CreateNcclWorld({.ranks = 1, .gpus = gpus, .library = library}).status());
+  return CreateThreadsWorld("nccl", kMaxRanks, [gpus, library](int ranks) {
+    return CreateNcclWorld({.ranks = ranks, .gpus = gpus, .library = library});
+  });
+}
+
+bool Emulates(cuda::GpuSystem& gpus, int ranks) {
+  return gpus.emulated() || ranks > gpus.count();
+}
+
+std::string GpuFlags(const Options& options) {
+  std::string flags;
+  if (options.emulate_gpus > 0) {
+    flags += fmt::format(" --emulate-gpus {}", options.emulate_gpus);
+  }
+  if (!options.nccl_library.empty()) {
+    flags += " --nccl-library " + options.nccl_library;
+  }
+  return flags;
+}
+
+}  // namespace shardproof
