@@ -58,6 +58,8 @@ expect 'ab: a crash' 6 'rank 1 crashed' ab --cand-env FAKE_MODE=crash
 expect 'ab: a hang' 124 'did not end within' ab --cand-env FAKE_MODE=hang --timeout 1
 expect 'ab: twice the same' 2 'compares two things' ab
 expect 'ab: no such binary' 2 'does not exist' "$shardproof" ab --base /no/such --cand "$fake"
+ln -s "$fake" here
+expect 'ab: a file of this folder' 0 '^12 equivalent$' "$shardproof" ab --base here --cand here --cand-env FAKE_OTHER=1
 expect 'ab: no environment' 2 'is not NAME=VALUE' ab --cand-env nonsense
 expect 'ab: a file that cannot be written' 6 'cannot write' ab --cand-env FAKE_SCALE=1 --json /no/such/x.json
 expect 'ab: the time is up' 0 'the time was up' ab --cand-env FAKE_SCALE=1.10 --time-budget 0.5 --pairs 50

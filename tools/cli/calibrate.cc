@@ -80,8 +80,9 @@ class Calibrating {
   // One comparison of this binary with itself, where the candidate is slowed as
   // `plan` says (null: not at all).
   StatusOr<PairedOutcome> Round(const std::string& stage, const Plan* base,
-                                const Plan* plan) {
+                                const Plan* plan, const Rules& rules = {}) {
     PairedRun run;
+    run.rules = rules;
     run.base.binary = o_.binary.empty() ? OwnBinary() : o_.binary;
     run.base.launcher = SplitAtSpaces(o_.launcher);
     run.base.arguments = {"--no-ceilings", "--seconds",
@@ -121,11 +122,15 @@ class Calibrating {
     return outcome;
   }
 
+  // In as many pairs as decide: those of screening are fewer, and their noise
+  // is not that of a verdict.
   Status MeasureNoise() {
+    Rules rules;
+    rules.screen_pairs = rules.fresh_pairs;
     std::vector<double> effects;
     while (static_cast<int>(effects.size()) < kNoiseVerdicts && !stopped_) {
       SP_ASSIGN_OR_RETURN(const PairedOutcome outcome,
-                          Round("noise", nullptr, nullptr));
+                          Round("noise", nullptr, nullptr, rules));
       for (const Comparison& c : outcome.comparisons) {
         if (c.change != Change::kInvalid) {
           effects.push_back(std::abs(std::log1p(c.effect)));

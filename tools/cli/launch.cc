@@ -137,7 +137,8 @@ std::vector<std::string> CommandOf(const LaunchRequest& request,
                                    const std::string& plan,
                                    const std::string& results) {
   std::vector<std::string> command = request.launcher;
-  command.push_back(request.binary);
+  // A name without a folder is a file here, and not one of PATH.
+  command.push_back(std::filesystem::absolute(request.binary).string());
   command.emplace_back("bench");
   command.insert(command.end(), request.arguments.begin(),
                  request.arguments.end());

@@ -317,8 +317,10 @@ class EmulatedGpu final : public Gpu {
       std::shared_ptr<void> taken;
       Buffer plain;
     };
-    return Buffer(std::make_shared<Held>(std::move(taken), std::move(plain)),
-                  data, bytes);
+    auto held = std::make_shared<Held>();
+    held->taken = std::move(taken);
+    held->plain = std::move(plain);
+    return Buffer(std::move(held), data, bytes);
   }
 
   std::shared_ptr<Machine> machine_;
