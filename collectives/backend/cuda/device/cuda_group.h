@@ -36,8 +36,7 @@
 namespace shardproof::cuda {
 
 struct CudaTuning {
-  // all_reduce takes the one-shot kernel up to so many bytes. vLLM takes its one up to 512 KiB for 4 ranks and 256 KiB
-  // for 8 (csrc/custom_all_reduce.cuh); not measured here yet.
+  // all_reduce takes the one-shot kernel up to so many bytes. A guess: not measured on a GPU yet.
   int64_t one_shot_bytes = 256 << 10;
   // Of a slot of staging memory, of which a rank has two for each rank: a multiple of 16.
   int64_t slot_bytes = 256 << 10;

@@ -18,7 +18,6 @@
 namespace shardproof::cuda {
 namespace {
 
-using ::shardproof::testing::NativeLibrary;
 using ::testing::HasSubstr;
 
 std::unique_ptr<ThreadWorld> MakeWorld(int ranks, int gpus,
