@@ -22,18 +22,10 @@ struct Trial {
   std::function<void(std::span<Bounded> out)> expected;
 };
 
-// Every so many of the calls are tried: all, unless SHARDPROOF_TEST_EVERY says
-// otherwise, as for the instances of cases under sanitizers.
-int64_t Every() {
-  const char* every = std::getenv("SHARDPROOF_TEST_EVERY");
-  return every == nullptr ? 1 : std::max<int64_t>(1, std::strtoll(every, nullptr, 10));
-}
-
 // One rank and what its calls have in common.
 struct Bench {
   const Communicator& comm;
   const NativeLibrary& library;
-  const int64_t every = Every();
   mutable int64_t calls = 0;  // The same number on all ranks.
 
   int rank() const { return comm.rank(); }
@@ -42,7 +34,7 @@ struct Bench {
   // Runs `request`, to which the buffers are added.
   Status Check(const Trial& trial, NativeRequest request,
                std::optional<int64_t> in_place_at = std::nullopt) const {
-    if (calls++ % every != 0) return OkStatus();
+    if (calls++ % library.every != 0) return OkStatus();
     request.in_place = in_place_at.has_value();
     const bool refused = library.refuses != nullptr && library.refuses(request);
     CollectiveCheck check;
@@ -336,6 +328,13 @@ Status CheckSendRecv(const Bench& bench, int64_t count, DType dtype) {
 }
 
 }  // namespace
+
+int64_t EveryOfEnvironment() {
+  const char* every = std::getenv("SHARDPROOF_TEST_EVERY");
+  return every == nullptr
+             ? 1
+             : std::max<int64_t>(1, std::strtoll(every, nullptr, 10));
+}
 
 Status CheckNative(const Communicator& comm, const NativeLibrary& library) {
   const Bench bench{comm, library};

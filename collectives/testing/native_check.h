@@ -10,6 +10,7 @@
 #ifndef SHARDPROOF_COLLECTIVES_TESTING_NATIVE_CHECK_H_
 #define SHARDPROOF_COLLECTIVES_TESTING_NATIVE_CHECK_H_
 
+#include <cstdint>
 #include <functional>
 
 #include "collectives/backend.h"
@@ -25,7 +26,13 @@ struct NativeLibrary {
   std::function<bool(const NativeRequest&)> refuses = nullptr;
   // Buffers are the communicator's, and not ordinary memory.
   bool allocated = false;
+  // Every so many of the calls are tried: all of them.
+  int64_t every = 1;
 };
+
+// SHARDPROOF_TEST_EVERY, which thins the instances of cases under sanitizers, or
+// 1.
+int64_t EveryOfEnvironment();
 
 // SPMD. The error says what differed first.
 Status CheckNative(const Communicator& comm, const NativeLibrary& library);

@@ -40,7 +40,8 @@ Status CheckAll(const Communicator& comm) {
   return testing::CheckNative(
       comm, {.run = [&](const NativeRequest& r) { return comm.Native(r); },
              .refuses = &Refuses,
-             .allocated = true});
+             .allocated = true,
+             .every = testing::EveryOfEnvironment()});
 }
 
 // Ranks, GPUs, and the bytes from which all_reduce takes two shots.
