@@ -5,8 +5,8 @@
 // are taken in that second, and with them their median. Blocks that are taken
 // apart from each other, with everything else in between, are not all spoilt,
 // and the median of their medians leaves up to half of them out. On a virtual
-// machine of two cores 50 ms in one piece differed from launch to launch by 20
-// percent (standard deviation) where nothing else ran in it.
+// machine of two cores, with other work coming and going, 50 ms in one piece
+// differed from launch to launch by 15 percent and more (standard deviation).
 #ifndef SHARDPROOF_TOOLS_CLI_BLOCKS_H_
 #define SHARDPROOF_TOOLS_CLI_BLOCKS_H_
 

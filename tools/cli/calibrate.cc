@@ -266,7 +266,8 @@ void AddCalibrateCommand(CLI::App& app, Done done, std::string command_line) {
   const auto o = std::make_shared<CalibrateOptions>();
   o->command_line = std::move(command_line);
   calibrate->footer(
-      "Takes tens of minutes, on a machine that must be idle otherwise. "
+      "Takes tens of minutes to hours, on a machine that must be idle "
+      "otherwise. "
       "Everything "
       "else "
       "goes to `bench`: --filter, --ranks, -b, -e ... (default: five "

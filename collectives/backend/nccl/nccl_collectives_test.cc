@@ -36,15 +36,13 @@ bool Refuses(const NcclLibrary& library, const NativeRequest& request) {
   return reduces && is_fp8 && !library.Has(NcclFeature::kFp8);
 }
 
-Status CheckAll(const Communicator& comm, const HostRank& host,
-                int64_t every = 1) {
+Status CheckAll(const Communicator& comm, const HostRank& host) {
   return testing::CheckNative(
       comm, {.run = [&](const NativeRequest& r) { return RunOn(host, r); },
              .refuses =
                  [&](const NativeRequest& r) {
                    return Refuses(host.nccl->library(), r);
-                 },
-             .every = every});
+                 }});
 }
 
 class NcclCollectivesTest : public ::testing::TestWithParam<std::string> {};
@@ -53,7 +51,7 @@ TEST_P(NcclCollectivesTest, MatchTheReference) {
   testing::ForEachWorld({1, 2, 3, 4, 5, 8}, [](const Communicator& comm) {
     SP_ASSIGN_OR_RETURN(const HostRank host,
                         testing::OpenHostNccl(comm, GetParam()));
-    return CheckAll(comm, host, testing::EveryOfEnvironment());
+    return CheckAll(comm, host);
   });
 }
 
