@@ -36,6 +36,7 @@ Record OfBlocks(const std::vector<Record>& blocks) {
     return a->time_us->median < b->time_us->median;
   });
   Record out = *by_median[(by_median.size() - 1) / 2];
+  out.error = blocks.front().error;
   Record::Time& t = *out.time_us;
   t.interval_low = std::min(t.interval_low, by_median.front()->time_us->median);
   t.interval_high =

@@ -18,8 +18,9 @@ namespace shardproof {
 
 // The record of the block with the middle median (of an even number: the lower
 // one), with the samples of all blocks in the order of time, the quantiles of
-// those, and an interval that spans the medians of all blocks too. The first
-// that did not pass, if there is one. `blocks` must not be empty.
+// those, and an interval that spans the medians of all blocks too; its figures of
+// errors are those of the first block, which is verified in full. The first that
+// did not pass, if there is one. `blocks` must not be empty.
 Record OfBlocks(const std::vector<Record>& blocks);
 
 }  // namespace shardproof

@@ -74,6 +74,17 @@ TEST(OfBlocks, AWrongBlockIsTheResult) {
   EXPECT_EQ(r.reason, "1 of 4 elements is wrong");
 }
 
+TEST(OfBlocks, ErrorsAreThoseOfTheBlockThatIsVerifiedInFull) {
+  Record full = Block(12, {12, 12});
+  full.error = Record::Error{.compared = 300};
+  Record later = Block(10, {10, 10});
+  later.error = Record::Error{.compared = 100};
+  const Record r = OfBlocks({full, later, later});
+  EXPECT_EQ(r.time_us->median, 10);
+  ASSERT_TRUE(r.error.has_value());
+  EXPECT_EQ(r.error->compared, 300);
+}
+
 TEST(OfBlocks, FlagsAreNamedOnce) {
   Record noisy = Block(10, {10, 10});
   noisy.time_us->flags = {"noisy"};

@@ -368,6 +368,7 @@ void Session::Run(
   }
   phase_start_ = Clock::now();
   blocks_.assign(jobs.size(), {});
+  std::vector<bool> passed(jobs.size(), false);
   take_ = [&](size_t job, const Record& record) {
     if (phase.keep) {
       Keep(record);
@@ -391,8 +392,11 @@ void Session::Run(
     }
     ShowProgress(phase, done, all, &job);
     if (phase.measure && !options_.no_ceilings) run.rates = ceilings_.Of(job);
+    // Faults need not show in every execution.
+    run.passed_before = passed[at] && run.interceptor == nullptr;
     Record record = RunOne(job, run);
     if (interrupted_) break;
+    passed[at] = record.verdict == Verdict::kPassed;
     if (leader()) {
       blocks_[at].push_back(std::move(record));
       if (done + jobs.size() >= all) EndBlocks(at);

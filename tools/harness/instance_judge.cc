@@ -46,12 +46,14 @@ Account InstanceRun::RunOnce(const Execution& execution) {
   return account;
 }
 
+bool InstanceRun::InPlace() const {
+  return std::ranges::any_of(
+      tensors_, [](const TensorSpec& spec) { return !spec.alias.empty(); });
+}
+
 Account InstanceRun::RunAsIs(const Execution& execution) {
   Account account;
-  for (const TensorSpec& spec : tensors_) {
-    if (!spec.alias.empty()) return account;
-  }
-  CheckOutputs(execution, account);
+  if (!InPlace()) CheckOutputs(execution, account);
   return account;
 }
 

@@ -44,6 +44,8 @@ class InstanceRun {
   StatusOr<Execution> MakeExecution(Tier tier, int repeat) const;
   bool WantsBounded(bool has_exact) const;
   int Probes(Tier tier) const;
+  // Whether an output lies in an input.
+  bool InPlace() const;
   // Whether there is memory for as many dense references at a time as there are
   // ranks, and executions.
   bool TogetherFits() const;

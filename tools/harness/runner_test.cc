@@ -202,13 +202,39 @@ TEST(Runner, FindsABenchmarkThatGoesWrongAfterWarmUp) {
                  "");
   options.measure = true;
   options.timing = {.warmup_seconds = 0.001, .max_seconds = 0.01};
-  for (const bool in_place : {false, true}) {
-    const Record r =
-        RunSpoiled(later, {.in_place = in_place, .ranks = 2}, options);
-    EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
-    EXPECT_FALSE(r.time_us.has_value());
-    EXPECT_FALSE(r.algbw_gbps.has_value());
+  for (const bool passed_before : {false, true}) {
+    options.passed_before = passed_before;
+    for (const bool in_place : {false, true}) {
+      const Record r =
+          RunSpoiled(later, {.in_place = in_place, .ranks = 2}, options);
+      EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
+      EXPECT_FALSE(r.time_us.has_value());
+      EXPECT_FALSE(r.algbw_gbps.has_value());
+    }
   }
+}
+
+TEST(Runner, VerifiesOnceWhatPassedBefore) {
+  int calls = 0;
+  const Spoil count = [&calls](const Toy&, RankContext& c, int call) {
+    if (c.comm().rank() == 0) calls = call;
+    return OkStatus();
+  };
+  RunOptions options;
+  options.measure = true;
+  options.timing = {.fixed_iterations = 5, .fixed_warmup = 0};
+  const Record whole = RunSpoiled(count, {.ranks = 2}, options);
+  EXPECT_VERDICT(whole, Verdict::kPassed, "");
+  const int calls_of_all = calls;
+  options.passed_before = true;
+  const Record again = RunSpoiled(count, {.ranks = 2}, options);
+  EXPECT_VERDICT(again, Verdict::kPassed, "");
+  // Three repeats of two tiers, one of them twice, and one after timing; here
+  // one before it.
+  EXPECT_EQ(calls_of_all - calls, 3 + 3 + 1 + 1 - 1);
+  ASSERT_TRUE(again.error.has_value());
+  EXPECT_EQ(again.error->tier, "bounded");
+  EXPECT_TRUE(again.time_us.has_value());
 }
 
 // While it is timed, an operation sees the same inputs again and again; what
@@ -226,9 +252,13 @@ TEST(Runner, FindsWhatIsWrongOnlyWhileItIsTimed) {
   RunOptions options;
   options.measure = true;
   options.timing = {.fixed_iterations = 5, .fixed_warmup = 5};
-  const Record r = RunSpoiled(tired, {.ranks = 2}, options);
-  EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
-  EXPECT_FALSE(r.time_us.has_value());
+  for (const bool passed_before : {false, true}) {
+    options.passed_before = passed_before;
+    options.seed = passed_before ? 2 : 1;  // Other inputs than before.
+    const Record r = RunSpoiled(tired, {.ranks = 2}, options);
+    EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
+    EXPECT_FALSE(r.time_us.has_value());
+  }
 }
 
 TEST(Runner, MeasuresWhatIsRight) {
