@@ -7,7 +7,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <sstream>
 #include <utility>
 
 #include "reports/result_file.h"
@@ -15,6 +14,7 @@
 #include "tools/cli/commands.h"
 #include "tools/cli/comparison_table.h"
 #include "tools/cli/environment.h"
+#include "tools/cli/launch_options.h"
 #include "tools/cli/pairs.h"
 #include "tools/cli/report_commands.h"
 #include "tools/cli/session.h"
@@ -23,29 +23,18 @@ namespace shardproof {
 namespace {
 
 struct AbOptions {
-  std::string base, cand, base_library, cand_library, launcher, json, history;
+  std::string base, cand, base_library, cand_library, json, history;
   std::vector<std::string> base_environment, cand_environment, bench;
   std::string base_arguments, cand_arguments, command_line;
   Rules rules;
   uint64_t seed = 1;
-  double time_budget = 0, timeout = 600, seconds = 0.1;
-  int blocks = kUsualBlocks;
+  double time_budget = 0;
+  LaunchOptions launch;
   bool strict = false;
 };
 
 LaunchRequest RequestOf(const AbOptions& o, bool base) {
-  LaunchRequest request;
-  const std::string& binary = base ? o.base : o.cand;
-  request.binary = binary.empty() ? OwnBinary() : binary;
-  request.launcher = SplitAtSpaces(o.launcher);
-  request.arguments = {"--no-ceilings", "--seconds",
-                       fmt::format("{}", o.seconds)};
-  if (o.blocks > 1) {
-    request.arguments.insert(request.arguments.end(),
-                             {"--blocks", fmt::format("{}", o.blocks)});
-  }
-  request.arguments.insert(request.arguments.end(), o.bench.begin(),
-                           o.bench.end());
+  LaunchRequest request = RequestOf(o.launch, base ? o.base : o.cand, o.bench);
   for (std::string& own :
        SplitAtSpaces(base ? o.base_arguments : o.cand_arguments)) {
     request.arguments.push_back(std::move(own));
@@ -53,7 +42,6 @@ LaunchRequest RequestOf(const AbOptions& o, bool base) {
   request.environment = base ? o.base_environment : o.cand_environment;
   const std::string& library = base ? o.base_library : o.cand_library;
   if (!library.empty()) request.environment.push_back("LD_PRELOAD=" + library);
-  request.timeout_seconds = o.timeout;
   return request;
 }
 
@@ -117,6 +105,7 @@ StatusOr<ExitCode> Ab(const AbOptions& o) {
   run.noise = calibration.has_value() ? calibration->noise : 0;
   run.seed = o.seed;
   run.time_budget = o.time_budget;
+  run.turn_seconds = o.launch.turn_seconds();
   run.progress = ShowLaunches;
   SP_ASSIGN_OR_RETURN(const PairedOutcome outcome, RunPairs(run));
   ClearLaunches();
@@ -148,13 +137,6 @@ StatusOr<ExitCode> Ab(const AbOptions& o) {
 
 }  // namespace
 
-std::vector<std::string> SplitAtSpaces(const std::string& text) {
-  std::istringstream in(text);
-  std::vector<std::string> words;
-  for (std::string word; in >> word;) words.push_back(word);
-  return words;
-}
-
 void AddAbCommand(CLI::App& app, Done done, std::string command_line) {
   CLI::App* ab = app.add_subcommand(
       "ab",
@@ -184,8 +166,6 @@ void AddAbCommand(CLI::App& app, Done done, std::string command_line) {
   ab->add_option("--base-args", o->base_arguments,
                  "Arguments of bench for the base only");
   ab->add_option("--cand-args", o->cand_arguments, "The same, the candidate");
-  ab->add_option("--launcher", o->launcher,
-                 "What starts each launch: \"mpirun -np 2\"");
   ab->add_option("--pairs", o->rules.screen_pairs,
                  "Pairs of launches that screen everything")
       ->check(CLI::Range(3, 1000))
@@ -194,22 +174,10 @@ void AddAbCommand(CLI::App& app, Done done, std::string command_line) {
                  "Fresh pairs that decide on the suspects")
       ->check(CLI::Range(5, 1000))
       ->capture_default_str();
-  ab->add_option("--seconds", o->seconds,
-                 "Of measuring each instance in each launch")
-      ->check(CLI::Range(1e-3, 1e4))
-      ->capture_default_str();
-  ab->add_option("--blocks", o->blocks,
-                 "Parts of these seconds, with everything else in between, of "
-                 "which the median counts (1: for builds that do not know it)")
-      ->check(CLI::Range(1, 99))
-      ->capture_default_str();
+  AddLaunchOptions(*ab, o->launch);
   ab->add_option("--time-budget", o->time_budget,
                  "Start no pair that would end later than this, in seconds")
       ->check(CLI::NonNegativeNumber);
-  ab->add_option("--timeout", o->timeout,
-                 "Seconds until a launch counts as hung (0: never)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
   ab->add_option("--seed", o->seed, "Of the order within pairs")
       ->capture_default_str();
   ab->add_option("--json", o->json, "Write the comparisons to this file");

@@ -19,6 +19,7 @@
 #include "tools/cli/commands.h"
 #include "tools/cli/comparison_table.h"
 #include "tools/cli/environment.h"
+#include "tools/cli/launch_options.h"
 #include "tools/cli/pairs.h"
 #include "tools/cli/report_commands.h"
 
@@ -43,13 +44,12 @@ const std::vector<std::string>& UsualBench() {
 constexpr int kNoiseVerdicts = 60;
 
 struct CalibrateOptions {
-  std::string binary, json, history, launcher, command_line;
+  std::string binary, json, history, command_line;
   std::vector<std::string> bench;
   std::vector<double> slowdowns = {0.01, 0.02, 0.03, 0.05, 0.10};
   int verdicts = 300, trials = 60;
   uint64_t seed = 1;
-  int blocks = kUsualBlocks;
-  double seconds = 0.1, timeout = 600;
+  LaunchOptions launch;
   bool no_history = false;
 };
 
@@ -83,18 +83,9 @@ class Calibrating {
                                 const Plan* plan, const Rules& rules = {}) {
     PairedRun run;
     run.rules = rules;
-    run.base.binary = o_.binary.empty() ? OwnBinary() : o_.binary;
-    run.base.launcher = SplitAtSpaces(o_.launcher);
-    run.base.arguments = {"--no-ceilings", "--seconds",
-                          fmt::format("{}", o_.seconds)};
-    if (o_.blocks > 1) {
-      run.base.arguments.insert(run.base.arguments.end(),
-                                {"--blocks", fmt::format("{}", o_.blocks)});
-    }
-    const auto& bench = o_.bench.empty() ? UsualBench() : o_.bench;
-    run.base.arguments.insert(run.base.arguments.end(), bench.begin(),
-                              bench.end());
-    run.base.timeout_seconds = o_.timeout;
+    run.base = RequestOf(o_.launch, o_.binary,
+                         o_.bench.empty() ? UsualBench() : o_.bench);
+    run.turn_seconds = o_.launch.turn_seconds();
     run.cand = run.base;
     run.base.plan = base;
     run.cand.plan = plan;
@@ -291,24 +282,7 @@ void AddCalibrateCommand(CLI::App& app, Done done, std::string command_line) {
   calibrate->add_option("--trials", o->trials, "At least, of each slow-down")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
-  calibrate
-      ->add_option("--seconds", o->seconds,
-                   "Of measuring each instance in each launch")
-      ->check(CLI::Range(1e-3, 1e4))
-      ->capture_default_str();
-  calibrate
-      ->add_option("--blocks", o->blocks,
-                   "Parts of these seconds, with everything else in between, "
-                   "of which the median counts")
-      ->check(CLI::Range(1, 99))
-      ->capture_default_str();
-  calibrate->add_option("--launcher", o->launcher,
-                        "What starts each launch: \"mpirun -np 2\"");
-  calibrate
-      ->add_option("--timeout", o->timeout,
-                   "Seconds until a launch counts as hung (0: never)")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  AddLaunchOptions(*calibrate, o->launch);
   calibrate->add_option("--seed", o->seed, "Of the order within pairs")
       ->capture_default_str();
   calibrate->add_option("--json", o->json, "Write it to this file as well");

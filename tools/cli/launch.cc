@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -16,6 +17,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -99,40 +101,6 @@ StatusOr<pid_t> Spawn(std::vector<std::string> command,
   return child;
 }
 
-// Waits for the child; ends its group at an interrupt or after `timeout`
-// seconds (0: never). Gives the status as waitpid does.
-StatusOr<int> Wait(pid_t child, double timeout) {
-  const Clock::time_point start = Clock::now();
-  Clock::time_point asked;
-  bool ending = false;
-  std::string why;
-  for (;;) {
-    int status = 0;
-    const pid_t got = waitpid(child, &status, WNOHANG);
-    if (got < 0 && errno != EINTR) {
-      return Internal("waitpid: {}", std::strerror(errno));
-    }
-    if (got == child) {
-      if (!ending) return status;
-      // What the launcher left behind.
-      kill(-child, SIGKILL);
-      if (why == "interrupted") return Aborted("interrupted");
-      return Timeout("the launch did not end within {:.3g} s", timeout);
-    }
-    const Clock::time_point now = Clock::now();
-    const double elapsed = std::chrono::duration<double>(now - start).count();
-    if (!ending && (Interrupted() || (timeout > 0 && elapsed > timeout))) {
-      why = Interrupted() ? "interrupted" : "timeout";
-      ending = true;
-      asked = now;
-      kill(-child, SIGINT);
-    } else if (ending && now - asked > kGrace) {
-      kill(-child, SIGKILL);
-    }
-    std::this_thread::sleep_for(kPoll);
-  }
-}
-
 std::vector<std::string> CommandOf(const LaunchRequest& request,
                                    const std::string& plan,
                                    const std::string& results) {
@@ -147,43 +115,220 @@ std::vector<std::string> CommandOf(const LaunchRequest& request,
   return command;
 }
 
+// A launch from its start to its results. It runs only between Resume() and
+// Pause().
+class Running {
+ public:
+  Running(const LaunchRequest& request, std::string folder)
+      : request_(request), folder_(std::move(folder)) {}
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  ~Running() {
+    if (child_ == 0 || ended_) return;
+    kill(-child_, SIGKILL);
+    waitpid(child_, nullptr, 0);
+  }
+
+  bool ended() const { return ended_; }
+  double seconds() const { return seconds_; }
+
+  // Starts it, the first time.
+  Status Resume() {
+    resumed_ = Clock::now();
+    if (child_ == 0) return Start();
+    kill(-child_, SIGCONT);
+    return OkStatus();
+  }
+
+  void Pause() {
+    if (child_ != 0) kill(-child_, SIGSTOP);
+    CountTime();
+  }
+
+  // As the user would.
+  void Ask() {
+    if (child_ == 0 || ended_) return;
+    kill(-child_, SIGCONT);
+    kill(-child_, SIGINT);
+  }
+  void Kill() {
+    if (child_ != 0) kill(-child_, SIGKILL);
+  }
+
+  // Looks whether it has ended.
+  Status Poll() {
+    if (child_ == 0 || ended_) return OkStatus();
+    const pid_t got = waitpid(child_, &status_, WNOHANG);
+    if (got < 0 && errno != EINTR) {
+      return Internal("waitpid: {}", std::strerror(errno));
+    }
+    if (got == child_) {
+      ended_ = true;
+      CountTime();
+    }
+    return OkStatus();
+  }
+
+  StatusOr<Launched> Result() const {
+    Launched launched;
+    launched.seconds = seconds_;
+    launched.exit_code =
+        WIFEXITED(status_) ? WEXITSTATUS(status_) : kExitBackend;
+    const std::string said = Tail(folder_ + "/errors", 3);
+    if (launched.exit_code == kExitUsage) {
+      return InvalidArgument("{}", said.empty() ? request_.binary : said);
+    }
+    StatusOr<LoadedLaunch> loaded = ReadLaunch(Results());
+    if (!loaded.ok()) {
+      return Aborted("{} ended with exit status {} and without results{}{}",
+                     request_.binary, launched.exit_code,
+                     said.empty() ? "" : ": ", said);
+    }
+    launched.launch = std::move(loaded->launch);
+    return launched;
+  }
+
+ private:
+  std::string Results() const { return folder_ + "/results.json"; }
+
+  void CountTime() {
+    const Clock::time_point now = Clock::now();
+    seconds_ += std::chrono::duration<double>(now - resumed_).count();
+    resumed_ = now;
+  }
+
+  Status Start() {
+    std::error_code ignored;
+    std::filesystem::create_directories(folder_, ignored);
+    std::filesystem::remove(Results(), ignored);
+    std::string plan;
+    if (request_.plan != nullptr) {
+      plan = folder_ + "/plan";
+      std::ofstream out(plan);
+      out << PlanText(*request_.plan);
+      if (!out.flush()) return Unavailable("cannot write {}", plan);
+    }
+    SP_ASSIGN_OR_RETURN(child_,
+                        Spawn(CommandOf(request_, plan, Results()),
+                              EnvironmentWith(request_.environment),
+                              folder_ + "/output", folder_ + "/errors"));
+    return OkStatus();
+  }
+
+  const LaunchRequest& request_;
+  std::string folder_;
+  pid_t child_ = 0;
+  int status_ = 0;
+  bool ended_ = false;
+  double seconds_ = 0;
+  Clock::time_point resumed_ = Clock::now();
+};
+
+Status PollAll(std::span<Running* const> all) {
+  for (Running* one : all) SP_RETURN_IF_ERROR(one->Poll());
+  return OkStatus();
+}
+
+bool AllEnded(std::span<Running* const> all) {
+  return std::ranges::all_of(all, [](const Running* r) { return r->ended(); });
+}
+
+// Asks all to end, and after a while does not ask any more.
+Status End(std::span<Running* const> all) {
+  for (Running* one : all) one->Ask();
+  const Clock::time_point asked = Clock::now();
+  while (!AllEnded(all) && Clock::now() - asked < kGrace) {
+    std::this_thread::sleep_for(kPoll);
+    SP_RETURN_IF_ERROR(PollAll(all));
+  }
+  // With what a launcher left behind.
+  for (Running* one : all) one->Kill();
+  return OkStatus();
+}
+
+// Lets them run for `turn` seconds each in turn (0: whoever runs goes on) until
+// all have ended. The first runs already.
+Status TakeTurns(std::span<Running* const> all, double turn, double timeout) {
+  const Clock::time_point start = Clock::now();
+  const std::chrono::duration<double> length(turn);
+  size_t at = 0;
+  Clock::time_point since = start;
+  for (;;) {
+    SP_RETURN_IF_ERROR(PollAll(all));
+    if (AllEnded(all)) return OkStatus();
+    const Clock::time_point now = Clock::now();
+    if (Interrupted()) {
+      SP_RETURN_IF_ERROR(End(all));
+      return Aborted("interrupted");
+    }
+    const double elapsed = std::chrono::duration<double>(now - start).count();
+    if (timeout > 0 && elapsed > timeout) {
+      SP_RETURN_IF_ERROR(End(all));
+      return Timeout("the launch did not end within {:.3g} s", timeout);
+    }
+    const bool ended = all[at]->ended();
+    if (ended || (turn > 0 && now - since >= length)) {
+      size_t next = at;
+      do {
+        next = (next + 1) % all.size();
+      } while (all[next]->ended());
+      if (next != at) {
+        if (!ended) all[at]->Pause();
+        SP_RETURN_IF_ERROR(all[next]->Resume());
+        at = next;
+      }
+      since = Clock::now();
+    }
+    // No longer than is left of the turn.
+    auto nap = std::chrono::duration_cast<std::chrono::microseconds>(kPoll);
+    if (turn > 0) {
+      const auto left = std::chrono::duration_cast<std::chrono::microseconds>(
+          length - (Clock::now() - since));
+      nap = std::clamp(left, std::chrono::microseconds(100), nap);
+    }
+    std::this_thread::sleep_for(nap);
+  }
+}
+
 }  // namespace
 
 StatusOr<Launched> RunLaunch(const LaunchRequest& request,
                              const std::string& folder) {
-  const std::string results = folder + "/results.json";
-  const std::string output = folder + "/output", errors = folder + "/errors";
-  std::error_code ignored;
-  std::filesystem::remove(results, ignored);
-  std::string plan;
-  if (request.plan != nullptr) {
-    plan = folder + "/plan";
-    std::ofstream out(plan);
-    out << PlanText(*request.plan);
-    if (!out.flush()) return Unavailable("cannot write {}", plan);
+  Running only(request, folder);
+  Running* const all[] = {&only};
+  SP_RETURN_IF_ERROR(only.Resume());
+  SP_RETURN_IF_ERROR(TakeTurns(all, 0, request.timeout_seconds));
+  return only.Result();
+}
+
+StatusOr<std::pair<Launched, Launched>> RunInTurns(const LaunchRequest& first,
+                                                   const LaunchRequest& second,
+                                                   double turn_seconds,
+                                                   const std::string& folder) {
+  Running one(first, folder + "/1"), other(second, folder + "/2");
+  Running* const all[] = {&one, &other};
+  SP_RETURN_IF_ERROR(one.Resume());
+  const double timeout = first.timeout_seconds > 0 && second.timeout_seconds > 0
+                             ? first.timeout_seconds + second.timeout_seconds
+                             : 0;
+  SP_RETURN_IF_ERROR(TakeTurns(all, turn_seconds, timeout));
+  SP_ASSIGN_OR_RETURN(Launched a, one.Result());
+  SP_ASSIGN_OR_RETURN(Launched b, other.Result());
+  return std::pair(std::move(a), std::move(b));
+}
+
+bool CanTakeTurns(const LaunchRequest& request) {
+  if (!request.launcher.empty()) return false;
+  const std::vector<std::string>& a = request.arguments;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i] == "--backend" && i + 1 < a.size() && a[i + 1] != "thread") {
+      return false;
+    }
+    if (a[i].starts_with("--backend=") && a[i] != "--backend=thread") {
+      return false;
+    }
   }
-  const Clock::time_point start = Clock::now();
-  SP_ASSIGN_OR_RETURN(
-      const pid_t child,
-      Spawn(CommandOf(request, plan, results),
-            EnvironmentWith(request.environment), output, errors));
-  SP_ASSIGN_OR_RETURN(const int status, Wait(child, request.timeout_seconds));
-  Launched launched;
-  launched.seconds =
-      std::chrono::duration<double>(Clock::now() - start).count();
-  launched.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : kExitBackend;
-  const std::string said = Tail(errors, 3);
-  if (launched.exit_code == kExitUsage) {
-    return InvalidArgument("{}", said.empty() ? request.binary : said);
-  }
-  StatusOr<LoadedLaunch> loaded = ReadLaunch(results);
-  if (!loaded.ok()) {
-    return Aborted("{} ended with exit status {} and without results{}{}",
-                   request.binary, launched.exit_code, said.empty() ? "" : ": ",
-                   said);
-  }
-  launched.launch = std::move(loaded->launch);
-  return launched;
+  return true;
 }
 
 StatusOr<TemporaryFolder> TemporaryFolder::Create(const std::string& name) {

@@ -10,6 +10,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "reference/status.h"
@@ -30,7 +31,7 @@ struct LaunchRequest {
 
 struct Launched {
   Launch launch = {};
-  double seconds = 0;  // From start to end.
+  double seconds = 0;  // That it ran.
   int exit_code = 0;   // bench's: 1 with wrong results, which are records.
 };
 
@@ -41,6 +42,19 @@ struct Launched {
 // (kAborted; the launch is ended first).
 StatusOr<Launched> RunLaunch(const LaunchRequest& request,
                              const std::string& folder);
+
+// Two launches next to each other in time: each runs for `turn_seconds` while
+// the other is stopped (SIGSTOP), and so on until both have ended. What slows
+// the machine down for longer than a turn hits both alike. Errors: those of
+// RunLaunch; the timeout is that of both together.
+StatusOr<std::pair<Launched, Launched>> RunInTurns(const LaunchRequest& first,
+                                                   const LaunchRequest& second,
+                                                   double turn_seconds,
+                                                   const std::string& folder);
+
+// Whether stopping the process stops the launch: it has no launcher and no
+// backend but threads. (A GPU would go on; so would the ranks of other nodes.)
+bool CanTakeTurns(const LaunchRequest& request);
 
 // A folder that is removed with everything in it.
 class TemporaryFolder {

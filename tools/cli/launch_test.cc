@@ -1,6 +1,7 @@
 #include "tools/cli/launch.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>  // kill. NOLINT(modernize-deprecated-headers)
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -89,6 +90,81 @@ TEST_F(LaunchTest, DoesNotReadAnEarlierResult) {
   ASSERT_TRUE(Run({.binary = Program(kResult)}).ok());
   EXPECT_EQ(Run({.binary = Program("exit 0")}).status().code(),
             StatusCode::kAborted);
+}
+
+class TurnsTest : public LaunchTest {
+ protected:
+  auto RunBoth(const LaunchRequest& first, const LaunchRequest& second) {
+    return RunInTurns(first, second, 0.01, folder_.path());
+  }
+};
+
+TEST_F(TurnsTest, OneIsStoppedWhileTheOtherRuns) {
+  const std::string states = folder_.path() + "/states";
+  // Each looks at the state of the other in /proc, again and again.
+  const std::string program =
+      Program("cd " + folder_.path() +
+              "; echo $$ >pid.$NAME\n"
+              "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do\n"
+              "  if [ -s pid.$OTHER ]; then\n"
+              "    read pid <pid.$OTHER\n"
+              "    if read -r _ _ state _ </proc/$pid/stat; then\n"
+              "      echo $state >>states\n"
+              "    fi\n"
+              "  fi\n"
+              "  sleep 0.005\n"
+              "done 2>/dev/null\n" +
+              std::string(kResult) + "\nexit $STATUS");
+  const auto both = RunBoth(
+      {.binary = program, .environment = {"NAME=a", "OTHER=b", "STATUS=1"}},
+      {.binary = program, .environment = {"NAME=b", "OTHER=a", "STATUS=5"}});
+  ASSERT_TRUE(both.ok()) << both.status().ToString();
+  EXPECT_EQ(both->first.exit_code, 1);
+  EXPECT_EQ(both->second.exit_code, 5);
+  EXPECT_GT(both->first.seconds, 0);
+  EXPECT_GT(both->second.seconds, 0);
+  std::ifstream in(states);
+  int stopped = 0;
+  for (std::string state; in >> state;) {
+    EXPECT_TRUE(state == "T" || state == "Z") << state;
+    if (state == "T") ++stopped;
+  }
+  EXPECT_GE(stopped, 3);
+}
+
+TEST_F(TurnsTest, WhatOneDoesNotDoIsTheError) {
+  const std::string good = Program(kResult);
+  fs::rename(good, folder_.path() + "/good");
+  const LaunchRequest fine = {.binary = folder_.path() + "/good"};
+  const LaunchRequest refuses = {
+      .binary = Program("echo 'no such flag' >&2; exit 2")};
+  EXPECT_EQ(RunBoth(fine, refuses).status().message(), "no such flag");
+  EXPECT_EQ(RunBoth(refuses, fine).status().code(),
+            StatusCode::kInvalidArgument);
+  EXPECT_EQ(RunBoth(fine, {.binary = "/no/such/program"}).status().code(),
+            StatusCode::kUnavailable);
+}
+
+TEST_F(TurnsTest, AHangEndsBoth) {
+  const std::string pids = folder_.path() + "/pids";
+  const std::string program = Program("echo $$ >>" + pids + "; exec sleep 600");
+  const LaunchRequest request = {.binary = program, .timeout_seconds = 0.2};
+  EXPECT_EQ(RunBoth(request, request).status().code(), StatusCode::kTimeout);
+  std::ifstream in(pids);
+  int started = 0;
+  for (pid_t pid = 0; in >> pid; ++started) {
+    EXPECT_NE(kill(pid, 0), 0) << pid;
+  }
+  EXPECT_EQ(started, 2);
+}
+
+TEST(CanTakeTurns, OnlyWhatOneProcessStops) {
+  EXPECT_TRUE(CanTakeTurns({.arguments = {"--ranks", "2"}}));
+  EXPECT_TRUE(CanTakeTurns({.arguments = {"--backend", "thread"}}));
+  EXPECT_TRUE(CanTakeTurns({.arguments = {"--backend=thread"}}));
+  EXPECT_FALSE(CanTakeTurns({.arguments = {"--backend", "cuda"}}));
+  EXPECT_FALSE(CanTakeTurns({.arguments = {"--backend=mpi"}}));
+  EXPECT_FALSE(CanTakeTurns({.launcher = {"mpirun", "-np", "2"}}));
 }
 
 TEST(TemporaryFolder, IsRemovedWithEverythingInIt) {

@@ -22,8 +22,9 @@ using Clock = std::chrono::steady_clock;
 constexpr int kMostRepeats = 5;
 
 struct Arm {
-  const LaunchRequest* request = nullptr;
-  std::map<std::string, Record> records = {};  // Of the launch under way.
+  // Of the last launch.
+  std::map<std::string, Record> records = {};
+  std::string disturbed = {};  // By what.
   std::map<std::string, Record> wrong = {};
   Fingerprint fingerprint = {};
   std::set<std::string> seen = {};
@@ -31,20 +32,19 @@ struct Arm {
 
 class Pairs {
  public:
-  explicit Pairs(const PairedRun& run) : run_(run), random_(run.seed) {
-    base_.request = &run.base;
-    cand_.request = &run.cand;
-  }
+  explicit Pairs(const PairedRun& run) : run_(run), random_(run.seed) {}
 
   StatusOr<PairedOutcome> Run() {
     SP_ASSIGN_OR_RETURN(folder_, TemporaryFolder::Create("shardproof-ab"));
-    SP_RETURN_IF_ERROR(Take(run_.rules.screen_pairs, "screening", nullptr));
+    SP_RETURN_IF_ERROR(
+        TakePairs(run_.rules.screen_pairs, "screening", nullptr));
     std::set<std::string> suspects;
     for (const auto& [key, one] : cases_) {
       if (one.invalid.empty() && Suspect(one, run_.rules)) suspects.insert(key);
     }
     if (!suspects.empty() && !interrupted_) {
-      SP_RETURN_IF_ERROR(Take(run_.rules.fresh_pairs, "deciding", &suspects));
+      SP_RETURN_IF_ERROR(
+          TakePairs(run_.rules.fresh_pairs, "deciding", &suspects));
     }
     return Outcome();
   }
@@ -56,8 +56,8 @@ class Pairs {
 
   // `count` pairs of what `keys` names (null: of everything), into screening or
   // fresh launches. Stops early when the budget is spent.
-  Status Take(int count, const std::string& stage,
-              const std::set<std::string>* keys) {
+  Status TakePairs(int count, const std::string& stage,
+                   const std::set<std::string>* keys) {
     const Plan base_plan = PlanFor(run_.base, keys);
     const Plan cand_plan = PlanFor(run_.cand, keys);
     double longest = 0;
@@ -70,25 +70,23 @@ class Pairs {
         return OkStatus();
       }
       const double before = Elapsed();
-      std::string disturbed;
       const bool base_first = (random_() & 1U) == 0;
-      for (const bool second : {false, true}) {
-        if (run_.progress) {
-          run_.progress(stage, 2 * pair + (second ? 1 : 0), 2 * count);
-        }
-        const bool is_base = base_first != second;
-        const bool planned = keys != nullptr || PlanOf(is_base) != nullptr;
-        const Plan& plan = is_base ? base_plan : cand_plan;
-        const Status launched = Launch(is_base ? base_ : cand_,
-                                       planned ? &plan : nullptr, disturbed);
-        if (!launched.ok() && Interrupted()) {
-          interrupted_ = true;
-          notes_.push_back(fmt::format("{}: {} of {} pairs, interrupted", stage,
-                                       pair, count));
-          return OkStatus();
-        }
-        SP_RETURN_IF_ERROR(launched);
+      LaunchRequest base = run_.base, cand = run_.cand;
+      if (keys != nullptr || base.plan != nullptr) base.plan = &base_plan;
+      if (keys != nullptr || cand.plan != nullptr) cand.plan = &cand_plan;
+      const auto progress = [&](int launch) {
+        if (run_.progress) run_.progress(stage, 2 * pair + launch, 2 * count);
+      };
+      const Status launched = LaunchBoth(base, cand, base_first, progress);
+      if (!launched.ok() && Interrupted()) {
+        interrupted_ = true;
+        notes_.push_back(
+            fmt::format("{}: {} of {} pairs, interrupted", stage, pair, count));
+        return OkStatus();
       }
+      SP_RETURN_IF_ERROR(launched);
+      const std::string disturbed =
+          !cand_.disturbed.empty() ? cand_.disturbed : base_.disturbed;
       if (!disturbed.empty() && repeats < kMostRepeats) {
         ++repeats;
         notes_.push_back(
@@ -100,10 +98,6 @@ class Pairs {
       ++pair;
     }
     return OkStatus();
-  }
-
-  const Plan* PlanOf(bool is_base) const {
-    return is_base ? run_.base.plan : run_.cand.plan;
   }
 
   // Of `keys`, each slowed as the arm's own plan says.
@@ -121,10 +115,30 @@ class Pairs {
     return plan;
   }
 
-  Status Launch(Arm& arm, const Plan* plan, std::string& disturbed) {
-    LaunchRequest request = *arm.request;
-    request.plan = plan;
-    SP_ASSIGN_OR_RETURN(Launched launched, RunLaunch(request, folder_.path()));
+  Status LaunchBoth(const LaunchRequest& base, const LaunchRequest& cand,
+                    bool base_first, const std::function<void(int)>& progress) {
+    const LaunchRequest& first = base_first ? base : cand;
+    const LaunchRequest& second = base_first ? cand : base;
+    Arm& first_arm = base_first ? base_ : cand_;
+    Arm& second_arm = base_first ? cand_ : base_;
+    progress(0);
+    if (run_.turn_seconds > 0 && CanTakeTurns(base) && CanTakeTurns(cand)) {
+      SP_ASSIGN_OR_RETURN(
+          auto both,
+          RunInTurns(first, second, run_.turn_seconds, folder_.path()));
+      Take(std::move(both.first), first_arm);
+      Take(std::move(both.second), second_arm);
+      return OkStatus();
+    }
+    SP_ASSIGN_OR_RETURN(Launched one, RunLaunch(first, folder_.path()));
+    Take(std::move(one), first_arm);
+    progress(1);
+    SP_ASSIGN_OR_RETURN(Launched other, RunLaunch(second, folder_.path()));
+    Take(std::move(other), second_arm);
+    return OkStatus();
+  }
+
+  static void Take(Launched launched, Arm& arm) {
     arm.records.clear();
     arm.fingerprint = launched.launch.fingerprint;
     for (Record& record : launched.launch.records) {
@@ -137,10 +151,7 @@ class Pairs {
         arm.wrong.insert_or_assign(key, std::move(record));
       }
     }
-    const std::string why =
-        Throttled(launched.launch.before, launched.launch.after);
-    if (!why.empty()) disturbed = why;
-    return OkStatus();
+    arm.disturbed = Throttled(launched.launch.before, launched.launch.after);
   }
 
   // What both launches of the pair have.

@@ -2,8 +2,9 @@
 // stages: a few pairs screen everything, fresh pairs decide on what looked
 // suspect (reports/statistics/verdict.h says why).
 //
-// The order within each pair is drawn from the seed, so that a machine that
-// warms up or slows down favours neither arm.
+// The order within each pair (who is first, and whose turn is first) is drawn
+// from the seed, so that a machine that warms up or slows down favours neither
+// arm.
 #ifndef SHARDPROOF_TOOLS_CLI_PAIRS_H_
 #define SHARDPROOF_TOOLS_CLI_PAIRS_H_
 
@@ -20,16 +21,15 @@
 
 namespace shardproof {
 
-// What a launch is told to divide its measuring into (blocks.h), if nothing else
-// is said.
-inline constexpr int kUsualBlocks = 5;
-
 struct PairedRun {
   LaunchRequest base = {}, cand = {};
   Rules rules = {};
   double noise = 0;        // Of the calibration, a share; 0: none.
   uint64_t seed = 1;       // Of the order within pairs.
   double time_budget = 0;  // Seconds; 0: none.
+  // The launches of a pair take turns of so many seconds, where both can; 0:
+  // one is launched after the other.
+  double turn_seconds = 0;
   // Called before each launch, for people who wait.
   std::function<void(const std::string& stage, int done, int all)> progress =
       nullptr;

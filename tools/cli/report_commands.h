@@ -28,9 +28,6 @@ void AddAbCommand(CLI::App& app, Done done, std::string command_line);
 // How good the gate is on this machine.
 void AddCalibrateCommand(CLI::App& app, Done done, std::string command_line);
 
-// "a b  c" is {"a", "b", "c"}.
-std::vector<std::string> SplitAtSpaces(const std::string& text);
-
 }  // namespace shardproof
 
 #endif  // SHARDPROOF_TOOLS_CLI_REPORT_COMMANDS_H_
