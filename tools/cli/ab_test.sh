@@ -39,7 +39,8 @@ lacks() {
   fi
 }
 
-ab() { "$shardproof" ab --base "$fake" --cand "$fake" "$@"; }
+# One after the other: the fake counts its launches.
+ab() { "$shardproof" ab --base "$fake" --cand "$fake" --turns 0 "$@"; }
 
 # --- ab -----------------------------------------------------------------------
 expect 'ab: 10 percent slower' 3 '^12 regressed$' ab --cand-env FAKE_SCALE=1.10 --json ab.json
@@ -59,7 +60,8 @@ expect 'ab: a hang' 124 'did not end within' ab --cand-env FAKE_MODE=hang --time
 expect 'ab: twice the same' 2 'compares two things' ab
 expect 'ab: no such binary' 2 'does not exist' "$shardproof" ab --base /no/such --cand "$fake"
 ln -s "$fake" here
-expect 'ab: a file of this folder' 0 '^12 equivalent$' "$shardproof" ab --base here --cand here --cand-env FAKE_OTHER=1
+expect 'ab: a file of this folder' 0 '^12 equivalent$' \
+  "$shardproof" ab --turns 0 --base here --cand here --cand-env FAKE_OTHER=1
 expect 'ab: no environment' 2 'is not NAME=VALUE' ab --cand-env nonsense
 expect 'ab: a file that cannot be written' 6 'cannot write' ab --cand-env FAKE_SCALE=1 --json /no/such/x.json
 expect 'ab: the time is up' 0 'the time was up' ab --cand-env FAKE_SCALE=1.10 --time-budget 0.5 --pairs 50
@@ -76,14 +78,15 @@ got=$?
 
 # --- calibrate ----------------------------------------------------------------
 calibrate() {
-  "$shardproof" calibrate --binary "$fake" --verdicts 24 --trials 12 --slow-downs 0.001,0.10 "$@"
+  "$shardproof" calibrate --binary "$fake" --verdicts 24 --trials 12 --slow-downs 0.001,0.10 \
+    --turns 0 "$@"
 }
 expect 'calibrate: finds 10 percent and not 0.1' 0 '^10 % +12 +12 ' calibrate --json calibration.json
 grep -qE '^0.1 % +12 +0 ' out || { echo "FAILED: 0.1 percent was found"; failures=$((failures + 1)); }
 grep -qE '^none +24 +0 false alarms' out || { echo "FAILED: false alarms"; failures=$((failures + 1)); }
 expect 'ab goes by the calibration' 3 'on this machine the gate raises a false alarm' ab --cand-env FAKE_SCALE=1.10
 expect 'calibrate: wrong results' 6 'did not pass' env FAKE_MODE=wrong \
-  "$shardproof" calibrate --binary "$fake"
+  "$shardproof" calibrate --turns 0 --binary "$fake"
 expect 'calibrate: a slow-down of nothing' 2 'slow-downs' calibrate --slow-downs 0
 
 # --- gate ---------------------------------------------------------------------
@@ -106,6 +109,7 @@ expect 'gate: slower' 3 '12 regressed' gate slow?.json --baseline base?.json --j
 python3 -c 'import sys, xml.dom.minidom as x; x.parse("gate.xml")' || { echo "FAILED: gate.xml"; failures=$((failures + 1)); }
 grep -q 'regressed' gate.html summary.md || { echo "FAILED: gate.html, summary.md"; failures=$((failures + 1)); }
 expect 'gate: slower, by ab' 3 "shardproof bench .* --variant 'ring' --axis count=11" gate ab.json
+expect 'gate: by ab, and not by the history besides' 3 '^12 regressed$' gate ab.json --history history.db
 expect 'gate: one launch decides nothing' 0 'inconclusive' gate slow1.json --baseline base1.json
 expect 'gate: a wrong result' 1 'incorrect' gate wrong1.json --baseline base?.json
 expect 'gate: a wrong result, times aside' 1 'incorrect' gate wrong1.json --correctness-only

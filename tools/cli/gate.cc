@@ -117,8 +117,10 @@ std::vector<Comparison> CompareLaunches(const std::vector<Launch>& base,
 }
 
 StatusOr<std::vector<Launch>> BaselineOf(const GateFlags& flags,
-                                         const std::vector<Launch>& cand,
-                                         ExitCode& code) {
+                                         const Report& report, ExitCode& code) {
+  const std::vector<Launch>& cand = report.launches;
+  // What ab compared needs no baseline.
+  const bool named = !flags.history.empty() && report.comparisons.empty();
   std::vector<Launch> baseline;
   if (!flags.baseline.empty()) {
     LoadedFiles files = LoadFiles(flags.baseline);
@@ -126,7 +128,7 @@ StatusOr<std::vector<Launch>> BaselineOf(const GateFlags& flags,
     for (LoadedLaunch& one : files.loaded) {
       baseline.push_back(std::move(one.launch));
     }
-  } else if (flags.from_history || !flags.history.empty()) {
+  } else if (flags.from_history || named) {
     SP_ASSIGN_OR_RETURN(Store store,
                         Store::Open(flags.history.empty() ? Store::DefaultPath()
                                                           : flags.history,
@@ -169,7 +171,7 @@ StatusOr<ExitCode> Gate(const GateFlags& flags) {
   report.title = "Gate";
   std::vector<Launch> baseline;
   if (!flags.correctness_only) {
-    SP_ASSIGN_OR_RETURN(baseline, BaselineOf(flags, report.launches, code));
+    SP_ASSIGN_OR_RETURN(baseline, BaselineOf(flags, report, code));
   }
   SP_RETURN_IF_ERROR(AddHistory(flags.history, report));
   const double noise =
@@ -231,7 +233,7 @@ void AddGateCommand(CLI::App& app, Done done) {
       ->excludes(files);
   gate->add_option("--history", flags->history,
                    "Which history (default: the usual one); implies "
-                   "--from-history without --baseline");
+                   "--from-history without --baseline and `ab --json`");
   gate->add_option("--last", flags->last, "At most so many launches of it")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
