@@ -45,13 +45,12 @@ const charts = (() => {
     return text.length <= longest ? text : text.slice(0, longest - 1) + '\u2026';
   }
 
-  // Keys begin alike and differ at their ends: without the words that all have,
-  // and cut at the beginning.
+  // Without the words that all names have, wherever they stand, and cut at the
+  // beginning. A name that has no other words stays whole.
   function rowLabels(names, longest) {
     const words = names.map((name) => name.split(' '));
-    let common = 0;
-    while (names.length > 1 && words.every((w) => common + 1 < w.length && w[common] === words[0][common])) ++common;
-    return words.map((w) => w.slice(common).join(' '))
+    const common = (word) => names.length > 1 && words.every((w) => w.includes(word));
+    return words.map((w) => (w.filter((word) => !common(word)).join(' ') || w.join(' ')))
         .map((text) => text.length <= longest ? text : '\u2026' + text.slice(text.length - longest + 1));
   }
 

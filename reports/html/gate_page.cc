@@ -1,9 +1,14 @@
 // For who decides on a change: what the gate says and why.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "reports/html/pages.h"
 #include "reports/html/table.h"
@@ -63,20 +68,26 @@ void RecordBanner(Page page) {
   }
   const size_t bad = counts[Verdict::kIncorrect] + counts[Verdict::kFailed];
   const size_t doubtful = counts[Verdict::kSuspect];
+  std::map<Change, size_t> changes;
+  for (const Comparison& c : page.report.comparisons) ++changes[c.change];
+  const size_t slower = changes[Change::kRegressed];
   page.w.Write("<div class=\"banner {}\"><p class=\"headline\">{}</p>\n<p>",
-               bad > 0        ? "bad"
-               : doubtful > 0 ? "warn"
-                              : "good",
+               bad > 0                      ? "bad"
+               : doubtful > 0 || slower > 0 ? "warn"
+                                            : "good",
                bad > 0        ? "\u2715 " + Counted(bad, "record") + " wrong"
                : doubtful > 0 ? "? " + Counted(doubtful, "record") + " suspect"
-                              : "\u2713 Every answer that ran is right");
-  bool first = true;
+               : slower > 0   ? "Every answer that ran is right, and " +
+                                  Counted(slower, "case") + " slower"
+                            : "\u2713 Every answer that ran is right");
+  std::vector<std::string> parts;
   for (const auto& [verdict, n] : counts) {
-    if (n == 0) continue;
-    page.w.Write("{}{} {}", first ? "" : ", ", n, Name(verdict));
-    first = false;
+    if (n > 0) parts.push_back(fmt::format("{} {}", n, Name(verdict)));
   }
-  page.w.Write(".</p></div>\n");
+  for (const auto& [change, n] : changes) {
+    if (n > 0) parts.push_back(fmt::format("{} {}", n, Name(change)));
+  }
+  page.w.Write("{}.</p></div>\n", fmt::format("{}", fmt::join(parts, ", ")));
   if (page.report.comparisons.empty()) {
     Missing(page.w, "Speed was not compared with anything. To compare:",
             "shardproof gate RESULT --baseline BASELINE");

@@ -107,6 +107,24 @@ TEST(Html, StatesWhatTheGateSays) {
   EXPECT_TRUE(Has(page, "<td class=\"n\">+5.10</td>"));  // Calibration.
 }
 
+TEST(Html, SaysThatRightAnswersAreSlower) {
+  Report report;
+  Launch launch;
+  launch.records = {{.case_name = "collectives/x",
+                     .variant = "ring",
+                     .verdict = Verdict::kPassed}};
+  report.launches = {launch};
+  EXPECT_TRUE(Has(Html(report), "\u2713 Every answer that ran is right"));
+  Comparison slower;
+  slower.key = "collectives/x ring thread 4 count=7";
+  slower.change = Change::kRegressed;
+  report.comparisons = {slower};
+  const std::string page = Html(report);
+  EXPECT_TRUE(Has(page, "Every answer that ran is right, and 1 case slower"));
+  EXPECT_TRUE(Has(page, "1 passed, 1 regressed."));
+  EXPECT_FALSE(Has(page, "\u2713 Every answer"));
+}
+
 TEST(Html, StatesEffectIntervalAndCommandOfAComparison) {
   Report report;
   Comparison c;
