@@ -33,6 +33,8 @@ using Clock = std::chrono::steady_clock;
 // How long a launch that is asked to end may take.
 constexpr std::chrono::seconds kGrace{5};
 constexpr std::chrono::milliseconds kPoll{5};
+// A stop takes microseconds, where it takes place.
+constexpr std::chrono::milliseconds kStopping{20};
 
 // The environment of this process with `added` in place of what had the name.
 std::vector<std::string> EnvironmentWith(
@@ -140,14 +142,27 @@ class Running {
     return OkStatus();
   }
 
-  void Pause() {
-    if (child_ != 0) kill(-child_, SIGSTOP);
+  // Returns when all its threads have stopped, or it has ended. A process that
+  // waits in vfork for a child that was stopped first does not stop itself, and
+  // does nothing either: after kStopping it counts as stopped.
+  Status Pause() {
+    if (child_ == 0 || ended_) return OkStatus();
+    kill(-child_, SIGSTOP);
+    const Clock::time_point asked = Clock::now();
+    do {
+      SP_RETURN_IF_ERROR(Look(WUNTRACED));
+      if (ended_) return OkStatus();
+      if (stopped_) break;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    } while (Clock::now() - asked < kStopping);
     CountTime();
+    return OkStatus();
   }
 
   // As the user would.
   void Ask() {
-    if (child_ == 0 || ended_) return;
+    if (child_ == 0) ended_ = true;  // Its turn never came.
+    if (ended_) return;
     kill(-child_, SIGCONT);
     kill(-child_, SIGINT);
   }
@@ -156,18 +171,7 @@ class Running {
   }
 
   // Looks whether it has ended.
-  Status Poll() {
-    if (child_ == 0 || ended_) return OkStatus();
-    const pid_t got = waitpid(child_, &status_, WNOHANG);
-    if (got < 0 && errno != EINTR) {
-      return Internal("waitpid: {}", std::strerror(errno));
-    }
-    if (got == child_) {
-      ended_ = true;
-      CountTime();
-    }
-    return OkStatus();
-  }
+  Status Poll() { return Look(0); }
 
   StatusOr<Launched> Result() const {
     Launched launched;
@@ -190,6 +194,25 @@ class Running {
 
  private:
   std::string Results() const { return folder_ + "/results.json"; }
+
+  // What has become of it: `flags` are waitpid's.
+  Status Look(int flags) {
+    stopped_ = false;
+    if (child_ == 0 || ended_) return OkStatus();
+    int status = 0;
+    const pid_t got = waitpid(child_, &status, flags | WNOHANG);
+    if (got < 0 && errno != EINTR) {
+      return Internal("waitpid: {}", std::strerror(errno));
+    }
+    if (got != child_) return OkStatus();
+    stopped_ = WIFSTOPPED(status);
+    if (!stopped_) {
+      ended_ = true;
+      status_ = status;
+      CountTime();
+    }
+    return OkStatus();
+  }
 
   void CountTime() {
     const Clock::time_point now = Clock::now();
@@ -219,7 +242,7 @@ class Running {
   std::string folder_;
   pid_t child_ = 0;
   int status_ = 0;
-  bool ended_ = false;
+  bool ended_ = false, stopped_ = false;
   double seconds_ = 0;
   Clock::time_point resumed_ = Clock::now();
 };
@@ -273,7 +296,7 @@ Status TakeTurns(std::span<Running* const> all, double turn, double timeout) {
         next = (next + 1) % all.size();
       } while (all[next]->ended());
       if (next != at) {
-        if (!ended) all[at]->Pause();
+        if (!ended) SP_RETURN_IF_ERROR(all[at]->Pause());
         SP_RETURN_IF_ERROR(all[next]->Resume());
         at = next;
       }
