@@ -3,26 +3,42 @@
 #include <algorithm>
 #include <boost/math/distributions/students_t.hpp>
 #include <cmath>
+#include <cstddef>
 #include <limits>
+#include <vector>
 
 namespace shardproof {
 namespace {
 
 struct Moments {
-  double n = 0, mean = 0, variance = 0;
+  double mean = 0, variance = 0;  // The variance is that of the mean.
+  double degrees = 0;
 };
 
-Moments MomentsOf(std::span<const double> values) {
-  Moments m{.n = static_cast<double>(values.size())};
-  for (const double v : values) m.mean += v / m.n;
-  for (const double v : values) {
-    m.variance += (v - m.mean) * (v - m.mean) / (m.n - 1);
-  }
+Moments MomentsOf(std::span<const double> values, double trim) {
+  std::vector<double> v(values.begin(), values.end());
+  std::ranges::sort(v);
+  const size_t n = v.size();
+  const auto kept = static_cast<size_t>(KeptOf(static_cast<int>(n), trim));
+  const size_t cut = (n - kept) / 2;
   // All the same: the rounding of the mean is no spread.
-  if (std::all_of(values.begin(), values.end(),
-                  [&](double v) { return v == values.front(); })) {
-    m.mean = values.front();
-    m.variance = 0;
+  if (v.front() == v.back()) {
+    return {.mean = v.front(), .degrees = static_cast<double>(kept) - 1};
+  }
+  if (v[cut] == v[n - cut - 1]) return MomentsOf(values, 0);
+
+  const auto h = static_cast<double>(kept);
+  Moments m{.degrees = h - 1};
+  for (size_t i = cut; i < n - cut; ++i) m.mean += v[i] / h;
+  const double lowest = v[cut];
+  const double highest = v[n - cut - 1];
+  double winsorized = 0;
+  for (double& x : v) {
+    x = std::clamp(x, lowest, highest);
+    winsorized += x / static_cast<double>(n);
+  }
+  for (const double x : v) {
+    m.variance += (x - winsorized) * (x - winsorized) / (h * (h - 1));
   }
   return m;
 }
@@ -42,7 +58,10 @@ TTest Unknown(double mean) {
 
 double MeanOf(std::span<const double> values) {
   if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
-  return MomentsOf(values).mean;
+  const auto n = static_cast<double>(values.size());
+  double mean = 0;
+  for (const double v : values) mean += v / n;
+  return mean;
 }
 
 TTest Decide(double mean, double variance, double degrees) {
@@ -71,24 +90,27 @@ TTest Decide(double mean, double variance, double degrees) {
 
 }  // namespace
 
-TTest OneSampleT(std::span<const double> values) {
-  if (!Known(values)) return Unknown(MeanOf(values));
-  const Moments m = MomentsOf(values);
-  return Decide(m.mean, m.variance / m.n, m.n - 1);
+int KeptOf(int n, double trim) {
+  return n - 2 * static_cast<int>(std::floor(trim * n));
 }
 
-TTest WelchT(std::span<const double> x, std::span<const double> y) {
+TTest OneSampleT(std::span<const double> values, double trim) {
+  if (!Known(values)) return Unknown(MeanOf(values));
+  const Moments m = MomentsOf(values, trim);
+  return Decide(m.mean, m.variance, m.degrees);
+}
+
+TTest WelchT(std::span<const double> x, std::span<const double> y,
+             double trim) {
   if (!Known(x) || !Known(y)) return Unknown(MeanOf(y) - MeanOf(x));
-  const Moments mx = MomentsOf(x);
-  const Moments my = MomentsOf(y);
-  const double vx = mx.variance / mx.n;
-  const double vy = my.variance / my.n;
-  const double variance = vx + vy;
+  const Moments mx = MomentsOf(x, trim);
+  const Moments my = MomentsOf(y, trim);
+  const double variance = mx.variance + my.variance;
   // As shares of the whole, so that tiny variances do not underflow. Without
   // any variance every share would do.
-  const double sx = variance > 0 ? vx / variance : 0.5;
-  const double sy = variance > 0 ? vy / variance : 0.5;
-  const double degrees = 1 / (sx * sx / (mx.n - 1) + sy * sy / (my.n - 1));
+  const double sx = variance > 0 ? mx.variance / variance : 0.5;
+  const double sy = variance > 0 ? my.variance / variance : 0.5;
+  const double degrees = 1 / (sx * sx / mx.degrees + sy * sy / my.degrees);
   return Decide(my.mean - mx.mean, variance, degrees);
 }
 

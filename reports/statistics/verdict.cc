@@ -90,10 +90,9 @@ std::vector<double> LogRatios(const std::vector<double>& base,
   return d;
 }
 
-// The standard deviation.
-double SpreadOf(const std::vector<double>& values) {
-  return OneSampleT(values).standard_error *
-         std::sqrt(static_cast<double>(values.size()));
+// The standard deviation (winsorized) that gave this error of a mean.
+double SpreadOf(double standard_error, size_t count, const Rules& rules) {
+  return standard_error / ErrorPerSpread(static_cast<int>(count), rules.trim);
 }
 
 double PTowards(const TTest& test) {
@@ -101,8 +100,10 @@ double PTowards(const TTest& test) {
 }
 
 bool Suspicious(const TTest& test, const Rules& rules) {
-  return PTowards(test) < rules.screen_p &&
-         std::abs(test.mean) > std::log1p(rules.screen_effect);
+  const double effect = std::abs(test.mean);
+  return effect > std::log1p(rules.screen_alone) ||
+         (effect > std::log1p(rules.screen_effect) &&
+          PTowards(test) < rules.screen_p);
 }
 
 // "5.2 percent slower"
@@ -236,7 +237,7 @@ Trial Weigh(const CaseLaunches& in, const Rules& rules, double noise,
 
   const std::vector<double> screened =
       LogRatios(in.screen_base, in.screen_cand);
-  const TTest screening = OneSampleT(screened);
+  const TTest screening = OneSampleT(screened, rules.trim);
   const auto screen_count = static_cast<int>(screened.size());
   const auto fresh_count = static_cast<int>(in.fresh_base.size());
   c.suspect = Suspect(in, rules);
@@ -246,9 +247,9 @@ Trial Weigh(const CaseLaunches& in, const Rules& rules, double noise,
   const std::vector<double>& cand = decided ? in.fresh_cand : in.screen_cand;
   std::vector<double> d = LogRatios(base, cand);
   Trial trial;
-  trial.test = OneSampleT(d);
+  trial.test = OneSampleT(d, rules.trim);
   trial.count = static_cast<int>(d.size());
-  trial.sd = trial.test.standard_error * std::sqrt(trial.count);
+  trial.sd = SpreadOf(trial.test.standard_error, d.size(), rules);
   trial.seconds_each = in.seconds_per_pair;
   c.screened_pairs = screen_count;
   c.pairs = trial.count;
@@ -299,8 +300,11 @@ Trial Weigh(const UnpairedLaunches& in, const Rules& rules, double noise,
   trial.degrees_per_count = 2;
   trial.directions = 2;
   trial.seconds_each = 2 * in.seconds_per_launch;
-  trial.test = WelchT(x, y);
-  trial.sd = std::hypot(SpreadOf(x), SpreadOf(y));
+  trial.test = WelchT(x, y, rules.trim);
+  const auto spread = [&](const std::vector<double>& v) {
+    return SpreadOf(OneSampleT(v, rules.trim).standard_error, v.size(), rules);
+  };
+  trial.sd = std::hypot(spread(x), spread(y));
   c.base_us = Median(in.base);
   c.cand_us = Median(in.cand);
   c.margin = Margin(rules, noise, c.base_us);
@@ -363,8 +367,9 @@ bool Suspect(const CaseLaunches& launches, const Rules& rules) {
   if (!PairProblem(launches).empty()) return false;
   const auto count = static_cast<int>(launches.screen_base.size());
   if (count < rules.screen_pairs) return false;
-  return Suspicious(
-      OneSampleT(LogRatios(launches.screen_base, launches.screen_cand)), rules);
+  const std::vector<double> d =
+      LogRatios(launches.screen_base, launches.screen_cand);
+  return Suspicious(OneSampleT(d, rules.trim), rules);
 }
 
 std::vector<Comparison> Judge(std::span<const CaseLaunches> cases,

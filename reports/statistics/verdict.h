@@ -3,9 +3,12 @@
 // Stage 1 screens every case with pairs of launches (base, candidate), next to
 // each other in time: d_i = ln(cand_i) - ln(base_i). A case is suspect where
 // the one-sided t test has p < screen_p and the mean is beyond screen_effect,
-// in either direction. Stage 2 measures the suspects again, with fresh pairs,
-// and only those decide:
+// or where the mean is beyond screen_alone, whatever its p; in either
+// direction. Stage 2 measures the suspects again, with fresh pairs, and only
+// those decide:
 //
+//     mean, t     of d without a fifth (trim) at each end: one launch that is far
+//                 off would double a mean, and hide any change in its spread
 //     margin      max(least_margin, noise of the machine, least_margin_us / base)
 //     p           one-sided, for the direction that the screening found
 //     adjusted p  Benjamini-Hochberg over all screened cases; whatever did not
@@ -41,7 +44,8 @@ namespace shardproof {
 
 struct Rules {
   int screen_pairs = 5, fresh_pairs = 10;
-  double screen_p = 0.10, screen_effect = 0.01;
+  double screen_p = 0.10, screen_effect = 0.01, screen_alone = 0.03;
+  double trim = 0.2;  // As in students_t.h, in both stages.
   double alpha = 0.05;
   double least_margin = 0.02, least_margin_us = 0.5;
   double equivalence = 0.05;
@@ -85,7 +89,7 @@ struct UnpairedLaunches {
   std::string invalid = {};                  // As in CaseLaunches.
 };
 
-// The same verdicts by Welch's t test of ln(times). There is no screening, so
+// The same verdicts by Welch's t test of ln(times), trimmed as well. There is no screening, so
 // the direction is chosen by the same data that test it: twice the one-sided p
 // goes into Benjamini-Hochberg. With fewer than least_unpaired launches on a
 // side it is inconclusive and says so: launches differ by more than their

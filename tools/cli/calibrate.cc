@@ -185,7 +185,13 @@ class Calibrating {
       for (const Comparison& c : outcome.comparisons) {
         Calibration::Power& power = c_.power[level.at(c.key)];
         ++power.trials;
-        if (c.change == Change::kRegressed) ++power.found;
+        if (c.change == Change::kRegressed) {
+          ++power.found;
+        } else {
+          notes_.push_back(fmt::format("missed: {} percent: {} {}: {}",
+                                       100 * power.slowdown, Name(c.change),
+                                       c.key, c.reason));
+        }
         effects[level.at(c.key)].push_back(c.effect);
       }
     }
