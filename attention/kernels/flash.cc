@@ -5,7 +5,9 @@
 #include <optional>
 #include <utility>
 
+#include "attention/kernels/attention_kernels.h"
 #include "attention/kernels/flash_block.h"
+#include "collectives/rank_context.h"
 
 namespace shardproof {
 namespace {
@@ -96,6 +98,17 @@ Status CheckShape(const FlashShape& shape) {
 }  // namespace
 
 StatusOr<std::unique_ptr<FlashAttention>> FlashAttention::Create(
+    const FlashShape& shape) {
+  SP_RETURN_IF_ERROR(CheckShape(shape));
+  if (AttentionKernels* const device = FindService<AttentionKernels>()) {
+    SP_ASSIGN_OR_RETURN(std::unique_ptr<FlashAttention> made,
+                        device->Create(shape));
+    if (made != nullptr) return made;
+  }
+  return CreateOnHost(shape);
+}
+
+StatusOr<std::unique_ptr<FlashAttention>> FlashAttention::CreateOnHost(
     const FlashShape& shape) {
   SP_RETURN_IF_ERROR(CheckShape(shape));
   auto flash = std::make_unique<HostFlashAttention>(shape);

@@ -5,6 +5,7 @@
 
 #include "collectives/kernels/targets.h"
 #include "layers/kernels/activation_request.h"
+#include "layers/kernels/layer_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/activation.cc"
@@ -180,14 +181,16 @@ HWY_EXPORT(RunDispatched);
 
 namespace {
 
+// `device` is what runs where a device serves.
+template <class Device>
 Status Launch(const Stream& stream, DType dtype,
-              const ActivationRequest& request) {
+              const ActivationRequest& request, const Device& device) {
   if (dtype != DType::kF64 && dtype != DType::kF32 && dtype != DType::kBF16 &&
       dtype != DType::kF16) {
     return Unsupported("activations are of f64, f32, bf16 or f16, not {}",
                        Name(dtype));
   }
-  return stream.Run([dtype, request] {
+  return RunKernel(stream, device, [dtype, request] {
     HWY_DYNAMIC_DISPATCH(RunDispatched)(dtype, request);
     return Status();
   });
@@ -203,7 +206,8 @@ Status Gelu(const Stream& stream, DType dtype, int64_t n, const void* z,
             void* a) {
   return Launch(
       stream, dtype,
-      {.kernel = ActivationKernel::kGelu, .n = n, .in = {z}, .out = {a}});
+      {.kernel = ActivationKernel::kGelu, .n = n, .in = {z}, .out = {a}},
+      [=](LayerKernels& device) { return device.Gelu(dtype, n, z, a); });
 }
 
 Status GeluBackward(const Stream& stream, DType dtype, int64_t n, const void* z,
@@ -212,7 +216,10 @@ Status GeluBackward(const Stream& stream, DType dtype, int64_t n, const void* z,
                 {.kernel = ActivationKernel::kGeluBackward,
                  .n = n,
                  .in = {z, da},
-                 .out = {dz}});
+                 .out = {dz}},
+                [=](LayerKernels& device) {
+                  return device.GeluBackward(dtype, n, z, da, dz);
+                });
 }
 
 Status SwiGlu(const Stream& stream, DType dtype, int64_t n, const void* gate,
@@ -221,7 +228,10 @@ Status SwiGlu(const Stream& stream, DType dtype, int64_t n, const void* gate,
                 {.kernel = ActivationKernel::kSwiGlu,
                  .n = n,
                  .in = {gate, up},
-                 .out = {a}});
+                 .out = {a}},
+                [=](LayerKernels& device) {
+                  return device.SwiGlu(dtype, n, gate, up, a);
+                });
 }
 
 Status SwiGluBackward(const Stream& stream, DType dtype, int64_t n,
@@ -231,7 +241,11 @@ Status SwiGluBackward(const Stream& stream, DType dtype, int64_t n,
                 {.kernel = ActivationKernel::kSwiGluBackward,
                  .n = n,
                  .in = {gate, up, da},
-                 .out = {dgate, dup}});
+                 .out = {dgate, dup}},
+                [=](LayerKernels& device) {
+                  return device.SwiGluBackward(dtype, n, gate, up, da, dgate,
+                                               dup);
+                });
 }
 
 Status ColumnSum(const Stream& stream, DType dtype, int64_t rows,
@@ -241,7 +255,10 @@ Status ColumnSum(const Stream& stream, DType dtype, int64_t rows,
                  .n = columns,
                  .in = {x},
                  .out = {out},
-                 .rows = rows});
+                 .rows = rows},
+                [=](LayerKernels& device) {
+                  return device.ColumnSum(dtype, rows, columns, x, out);
+                });
 }
 
 Status AddBias(const Stream& stream, DType dtype, int64_t rows, int64_t columns,
@@ -251,7 +268,10 @@ Status AddBias(const Stream& stream, DType dtype, int64_t rows, int64_t columns,
                  .n = columns,
                  .in = {b},
                  .out = {y},
-                 .rows = rows});
+                 .rows = rows},
+                [=](LayerKernels& device) {
+                  return device.AddBias(dtype, rows, columns, b, y);
+                });
 }
 
 }  // namespace shardproof

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "collectives/kernels/targets.h"
+#include "layers/kernels/layer_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/cross_entropy.cc"
@@ -298,39 +299,76 @@ void Gradient(const CrossEntropyShape& shape, const void* logits,
 }  // namespace
 }  // namespace kernels
 
-void CrossEntropyLocal(const CrossEntropyShape& shape, const void* logits,
-                       const int64_t* targets, void* local_max, void* sums) {
-  kernels::Local(shape, logits, targets, local_max, sums);
+Status CrossEntropyLocal(const CrossEntropyShape& shape, const void* logits,
+                         const int64_t* targets, void* local_max, void* sums) {
+  return RunHere(
+      [&](LayerKernels& device) {
+        return device.CrossEntropyLocal(shape, logits, targets, local_max,
+                                        sums);
+      },
+      [&] {
+        kernels::Local(shape, logits, targets, local_max, sums);
+        return OkStatus();
+      });
 }
 
-void CrossEntropyRescale(const CrossEntropyShape& shape, const void* logits,
-                         const int64_t* targets, const void* local_max,
-                         const void* max, void* sums) {
-  Visit(shape.dtype, [&]<typename T>(TypeTag<T>) {
-    using Lane = std::conditional_t<std::is_same_v<T, double>, double, float>;
-    kernels::RescaleTyped(shape, static_cast<const T*>(logits), targets,
-                          static_cast<const Lane*>(local_max),
-                          static_cast<const Lane*>(max),
-                          static_cast<Lane*>(sums));
-  });
+Status CrossEntropyRescale(const CrossEntropyShape& shape, const void* logits,
+                           const int64_t* targets, const void* local_max,
+                           const void* max, void* sums) {
+  return RunHere(
+      [&](LayerKernels& device) {
+        return device.CrossEntropyRescale(shape, logits, targets, local_max,
+                                          max, sums);
+      },
+      [&] {
+        Visit(shape.dtype, [&]<typename T>(TypeTag<T>) {
+          using Lane =
+              std::conditional_t<std::is_same_v<T, double>, double, float>;
+          kernels::RescaleTyped(shape, static_cast<const T*>(logits), targets,
+                                static_cast<const Lane*>(local_max),
+                                static_cast<const Lane*>(max),
+                                static_cast<Lane*>(sums));
+        });
+        return OkStatus();
+      });
 }
 
-double CrossEntropyLoss(const CrossEntropyShape& shape, const int64_t* targets,
-                        void* sums, void* loss) {
-  if (shape.dtype == DType::kF64) {
-    return kernels::LossTyped(shape, targets, static_cast<double*>(sums),
-                              static_cast<double*>(loss));
-  }
-  return kernels::LossTyped(shape, targets, static_cast<float*>(sums),
-                            static_cast<float*>(loss));
+StatusOr<double> CrossEntropyLoss(const CrossEntropyShape& shape,
+                                  const int64_t* targets, void* sums,
+                                  void* loss) {
+  double total = 0;
+  SP_RETURN_IF_ERROR(RunHere(
+      [&](LayerKernels& device) {
+        return device.CrossEntropyLoss(shape, targets, sums, loss, &total);
+      },
+      [&] {
+        total = shape.dtype == DType::kF64
+                    ? kernels::LossTyped(shape, targets,
+                                         static_cast<double*>(sums),
+                                         static_cast<double*>(loss))
+                    : kernels::LossTyped(shape, targets,
+                                         static_cast<float*>(sums),
+                                         static_cast<float*>(loss));
+        return OkStatus();
+      }));
+  return total;
 }
 
-void CrossEntropyGradient(const CrossEntropyShape& shape, const void* logits,
-                          const int64_t* targets, const void* max,
-                          const void* inverse_sums,
-                          const CrossEntropyUpstream& upstream, void* dlogits) {
-  kernels::Gradient(shape, logits, targets, max, inverse_sums, upstream,
-                    dlogits);
+Status CrossEntropyGradient(const CrossEntropyShape& shape, const void* logits,
+                            const int64_t* targets, const void* max,
+                            const void* inverse_sums,
+                            const CrossEntropyUpstream& upstream,
+                            void* dlogits) {
+  return RunHere(
+      [&](LayerKernels& device) {
+        return device.CrossEntropyGradient(shape, logits, targets, max,
+                                           inverse_sums, upstream, dlogits);
+      },
+      [&] {
+        kernels::Gradient(shape, logits, targets, max, inverse_sums, upstream,
+                          dlogits);
+        return OkStatus();
+      });
 }
 
 }  // namespace shardproof

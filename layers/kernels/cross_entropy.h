@@ -25,6 +25,9 @@
 // NaN. Columns from `valid` on are padding: not read, and their dx is 0; so is
 // all of a token whose target is `ignore_index`. Types: f64, f32, bf16, f16.
 //
+// Errors are those of a device that computes instead of the host; the host has
+// none.
+//
 // Source: Milakov and Gimelshein, arXiv:1805.02867 (maximum and sum in one pass);
 // Szegedy et al., arXiv:1512.00567, section 7 (smoothing).
 #ifndef SHARDPROOF_LAYERS_KERNELS_CROSS_ENTROPY_H_
@@ -33,6 +36,7 @@
 #include <cstdint>
 
 #include "reference/dtype.h"
+#include "reference/status.h"
 
 namespace shardproof {
 
@@ -54,18 +58,19 @@ inline constexpr int64_t kCrossEntropyBlock = 2048;
 // local_max [tokens], -inf without columns; sums [2 tokens]: of exp(x -
 // local_max), and, where there is smoothing, of x - local_max. Zeros for tokens
 // that do not count.
-void CrossEntropyLocal(const CrossEntropyShape& shape, const void* logits,
-                       const int64_t* targets, void* local_max, void* sums);
+Status CrossEntropyLocal(const CrossEntropyShape& shape, const void* logits,
+                         const int64_t* targets, void* local_max, void* sums);
 
 // sums [2 tokens]: this rank's terms of S and of the sum of q (x - max).
-void CrossEntropyRescale(const CrossEntropyShape& shape, const void* logits,
-                         const int64_t* targets, const void* local_max,
-                         const void* max, void* sums);
+Status CrossEntropyRescale(const CrossEntropyShape& shape, const void* logits,
+                           const int64_t* targets, const void* local_max,
+                           const void* max, void* sums);
 
 // loss [tokens], 0 where a token does not count; returns their sum, added in
 // f64. The first half of `sums` becomes 1 / S.
-double CrossEntropyLoss(const CrossEntropyShape& shape, const int64_t* targets,
-                        void* sums, void* loss);
+StatusOr<double> CrossEntropyLoss(const CrossEntropyShape& shape,
+                                  const int64_t* targets, void* sums,
+                                  void* loss);
 
 // dlogits, which may be `logits`. `upstream` has one element, or, if per_token,
 // one for each token; w is that divided by `count`.
@@ -74,10 +79,11 @@ struct CrossEntropyUpstream {
   bool per_token = false;
   double count = 1;
 };
-void CrossEntropyGradient(const CrossEntropyShape& shape, const void* logits,
-                          const int64_t* targets, const void* max,
-                          const void* inverse_sums,
-                          const CrossEntropyUpstream& upstream, void* dlogits);
+Status CrossEntropyGradient(const CrossEntropyShape& shape, const void* logits,
+                            const int64_t* targets, const void* max,
+                            const void* inverse_sums,
+                            const CrossEntropyUpstream& upstream,
+                            void* dlogits);
 
 }  // namespace shardproof
 

@@ -78,8 +78,9 @@ Result RunParts(const Problem& p, const V& logits, const Ids& targets,
                  .x = Make(p.dtype, {tokens, rows + 2}, local),
                  .local_max = Tensor(lane, {tokens}),
                  .sums = Tensor(lane, {2 * tokens})};
-    CrossEntropyLocal(made.shape, made.x.raw(), targets.data(),
-                      made.local_max.raw(), made.sums.raw());
+    EXPECT_TRUE(CrossEntropyLocal(made.shape, made.x.raw(), targets.data(),
+                                  made.local_max.raw(), made.sums.raw())
+                    .ok());
     const V here = Doubles(made.local_max);
     for (size_t i = 0; i < max.size(); ++i) max[i] = std::max(max[i], here[i]);
     all.push_back(std::move(made));
@@ -87,8 +88,10 @@ Result RunParts(const Problem& p, const V& logits, const Ids& targets,
   const Tensor whole_max = Make(lane, {tokens}, max);
   V sums(static_cast<size_t>(2 * tokens), 0);
   for (Part& part : all) {
-    CrossEntropyRescale(part.shape, part.x.raw(), targets.data(),
-                        part.local_max.raw(), whole_max.raw(), part.sums.raw());
+    EXPECT_TRUE(CrossEntropyRescale(part.shape, part.x.raw(), targets.data(),
+                                    part.local_max.raw(), whole_max.raw(),
+                                    part.sums.raw())
+                    .ok());
     const V here = Doubles(part.sums);
     for (size_t i = 0; i < sums.size(); ++i) {
       sums[i] = Round(lane, sums[i] + here[i]);
@@ -97,8 +100,10 @@ Result RunParts(const Problem& p, const V& logits, const Ids& targets,
   Tensor whole = Make(lane, {2 * tokens}, sums);
   Tensor loss(lane, {tokens});
   Result result;
-  result.total =
+  const StatusOr<double> total =
       CrossEntropyLoss(all[0].shape, targets.data(), whole.raw(), loss.raw());
+  EXPECT_TRUE(total.ok());
+  result.total = *total;
   result.loss = Doubles(loss);
   result.dlogits.resize(logits.size());
   const Tensor up =
@@ -106,10 +111,13 @@ Result RunParts(const Problem& p, const V& logits, const Ids& targets,
   for (Part& part : all) {
     Tensor other(p.dtype, part.x.shape());
     void* const out = in_place ? part.x.raw() : other.raw();
-    CrossEntropyGradient(
-        part.shape, part.x.raw(), targets.data(), whole_max.raw(), whole.raw(),
-        {.upstream = up.raw(), .per_token = upstream.size() > 1, .count = 1},
-        out);
+    EXPECT_TRUE(CrossEntropyGradient(part.shape, part.x.raw(), targets.data(),
+                                     whole_max.raw(), whole.raw(),
+                                     {.upstream = up.raw(),
+                                      .per_token = upstream.size() > 1,
+                                      .count = 1},
+                                     out)
+                    .ok());
     const V here = Doubles(in_place ? part.x : other);
     for (int64_t i = 0; i < tokens; ++i) {
       for (int64_t j = 0; j < rows + 2; ++j) {

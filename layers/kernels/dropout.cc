@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "collectives/kernels/targets.h"
+#include "layers/kernels/layer_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/dropout.cc"
@@ -207,7 +208,9 @@ Status Dropout(const Stream& stream, const DropoutArgs& args) {
         "the probability of being dropped is {}, not in [0, 1)",
         args.probability);
   }
-  return stream.Run([args] { return kernels::Run(args); });
+  return RunKernel(
+      stream, [args](LayerKernels& device) { return device.Dropout(args); },
+      [args] { return kernels::Run(args); });
 }
 
 }  // namespace shardproof

@@ -6,6 +6,7 @@
 
 #include "collectives/kernels/streaming.h"
 #include "collectives/kernels/targets.h"
+#include "layers/kernels/layer_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/embedding.cc"
@@ -219,10 +220,15 @@ int64_t FirstIdOutside(std::span<const int64_t> ids, int64_t vocabulary) {
 Status EmbeddingLookup(const Stream& stream, const EmbeddingShape& shape,
                        const int64_t* ids, const void* table, void* y) {
   SP_RETURN_IF_ERROR(kernels::CheckType(shape.dtype));
-  return stream.Run([shape, ids, table, y] {
-    kernels::Lookup(shape, ids, table, y);
-    return Status();
-  });
+  return RunKernel(
+      stream,
+      [=](LayerKernels& device) {
+        return device.EmbeddingLookup(shape, ids, table, y);
+      },
+      [=] {
+        kernels::Lookup(shape, ids, table, y);
+        return Status();
+      });
 }
 
 Status EmbeddingGradient(const Stream& stream, const EmbeddingShape& shape,
@@ -235,10 +241,16 @@ Status EmbeddingGradient(const Stream& stream, const EmbeddingShape& shape,
         "an embedding of {} tokens and {} rows got scratch for {} and {}",
         shape.tokens, shape.rows, scratch.order.size(), scratch.starts.size());
   }
-  return stream.Run([=] {
-    kernels::Gradient(shape, ids, dy, accumulate, scratch, dtable);
-    return Status();
-  });
+  return RunKernel(
+      stream,
+      [=](LayerKernels& device) {
+        return device.EmbeddingGradient(shape, ids, dy, accumulate, scratch,
+                                        dtable);
+      },
+      [=] {
+        kernels::Gradient(shape, ids, dy, accumulate, scratch, dtable);
+        return Status();
+      });
 }
 
 }  // namespace shardproof

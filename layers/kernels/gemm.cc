@@ -9,6 +9,7 @@
 
 #include "layers/kernels/convert.h"
 #include "layers/kernels/gemm_onednn.h"
+#include "layers/kernels/layer_kernels.h"
 
 namespace shardproof {
 namespace {
@@ -174,7 +175,9 @@ Status Run(const GemmArgs& args, const Problem& p) {
 
 Status Gemm(const Stream& stream, const GemmArgs& args) {
   SP_ASSIGN_OR_RETURN(const Problem p, Check(args));
-  return stream.Run([args, p] { return Run(args, p); });
+  return RunKernel(
+      stream, [args](LayerKernels& device) { return device.Gemm(args); },
+      [args, p] { return Run(args, p); });
 }
 
 }  // namespace shardproof

@@ -263,13 +263,16 @@ Work CrossEntropyWork(DType dtype, int64_t tokens, int64_t vocabulary,
                                    .vocabulary = vocabulary};
   const int64_t* const targets = o->targets.data();
   const auto local = [=] {
-    CrossEntropyLocal(shape, o->x.raw(), targets, o->max.raw(), o->sums.raw());
-    return OkStatus();
+    return CrossEntropyLocal(shape, o->x.raw(), targets, o->max.raw(),
+                             o->sums.raw());
   };
   const auto rest = [=] {
-    CrossEntropyRescale(shape, o->x.raw(), targets, o->max.raw(), o->max.raw(),
-                        o->sums.raw());
-    CrossEntropyLoss(shape, targets, o->sums.raw(), o->loss.raw());
+    const bool done =
+        CrossEntropyRescale(shape, o->x.raw(), targets, o->max.raw(),
+                            o->max.raw(), o->sums.raw())
+            .ok() &&
+        CrossEntropyLoss(shape, targets, o->sums.raw(), o->loss.raw()).ok();
+    if (!done) Die("cross entropy");
   };
   const auto check = [=] {
     if (!gradient) rest();
@@ -293,11 +296,10 @@ Work CrossEntropyWork(DType dtype, int64_t tokens, int64_t vocabulary,
   rest();
   return {2 * bytes,
           [=] {
-            CrossEntropyGradient(
+            return CrossEntropyGradient(
                 shape, o->x.raw(), targets, o->max.raw(), o->sums.raw(),
                 {.upstream = o->upstream.raw(), .per_token = true},
                 o->dx.raw());
-            return OkStatus();
           },
           check};
 }

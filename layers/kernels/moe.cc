@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "collectives/kernels/targets.h"
+#include "layers/kernels/layer_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/moe.cc"
@@ -302,15 +303,19 @@ Status RunRouting(const Stream& stream, DType lane, const Args& args,
 
 template <class Args>
 Status RunRows(const Stream& stream, DType dtype, const Args& args,
-               void (*run)(DType, const Args&)) {
+               void (*run)(DType, const Args&),
+               LayerKernels::Done (LayerKernels::*device)(DType, const Args&)) {
   if (!IsLane(dtype) && dtype != DType::kBF16 && dtype != DType::kF16) {
     return Unsupported("rows of tokens are of f64, f32, bf16 or f16, not {}",
                        Name(dtype));
   }
-  return stream.Run([=] {
-    run(dtype, args);
-    return Status();
-  });
+  return RunKernel(
+      stream,
+      [=](LayerKernels& kernels) { return (kernels.*device)(dtype, args); },
+      [=] {
+        run(dtype, args);
+        return Status();
+      });
 }
 
 void CallTopKSoftmax(DType dtype, const TopKSoftmaxArgs& a) {
@@ -353,16 +358,19 @@ Status RoutingSums(const Stream& stream, DType lane,
 
 Status GatherRows(const Stream& stream, DType dtype,
                   const GatherRowsArgs& args) {
-  return kernels::RunRows(stream, dtype, args, kernels::CallGatherRows);
+  return kernels::RunRows(stream, dtype, args, kernels::CallGatherRows,
+                          &LayerKernels::GatherRows);
 }
 
 Status CombineRows(const Stream& stream, DType dtype,
                    const CombineRowsArgs& args) {
-  return kernels::RunRows(stream, dtype, args, kernels::CallCombineRows);
+  return kernels::RunRows(stream, dtype, args, kernels::CallCombineRows,
+                          &LayerKernels::CombineRows);
 }
 
 Status RowDots(const Stream& stream, DType dtype, const RowDotsArgs& args) {
-  return kernels::RunRows(stream, dtype, args, kernels::CallRowDots);
+  return kernels::RunRows(stream, dtype, args, kernels::CallRowDots,
+                          &LayerKernels::RowDots);
 }
 
 }  // namespace shardproof

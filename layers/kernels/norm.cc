@@ -7,6 +7,7 @@
 
 #include "collectives/kernels/targets.h"
 #include "layers/kernels/convert.h"
+#include "layers/kernels/layer_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/norm.cc"
@@ -416,26 +417,40 @@ Status Backward(const NormRows& rows, const NormalizeBackwardArgs& args) {
 Status Normalize(const Stream& stream, const NormRows& rows,
                  const NormalizeArgs& args) {
   SP_RETURN_IF_ERROR(kernels::CheckType(rows.dtype));
-  return stream.Run([rows, args] { return kernels::Forward(rows, args); });
+  return RunKernel(
+      stream,
+      [=](LayerKernels& device) { return device.Normalize(rows, args); },
+      [=] { return kernels::Forward(rows, args); });
 }
 
 Status NormalizeBackward(const Stream& stream, const NormRows& rows,
                          const NormalizeBackwardArgs& args) {
   SP_RETURN_IF_ERROR(kernels::CheckType(rows.dtype));
-  return stream.Run([rows, args] { return kernels::Backward(rows, args); });
+  return RunKernel(
+      stream,
+      [=](LayerKernels& device) {
+        return device.NormalizeBackward(rows, args);
+      },
+      [=] { return kernels::Backward(rows, args); });
 }
 
 Status RoundSums(const Stream& stream, DType dtype, int64_t n, const void* sums,
                  void* out) {
   SP_RETURN_IF_ERROR(kernels::CheckType(dtype));
-  return stream.Run([=] {
+  const auto host = [=] {
     if (dtype != DType::kF64) {
       kernels::Narrow(dtype, static_cast<const float*>(sums), nullptr, n, out);
     } else if (n > 0) {
       std::memcpy(out, sums, static_cast<size_t>(n) * sizeof(double));
     }
     return Status();
-  });
+  };
+  return RunKernel(
+      stream,
+      [=](LayerKernels& device) {
+        return device.RoundSums(dtype, n, sums, out);
+      },
+      host);
 }
 
 }  // namespace shardproof

@@ -4,6 +4,7 @@
 
 #include "collectives/kernels/targets.h"
 #include "layers/kernels/convert.h"
+#include "layers/kernels/layer_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/optimizer.cc"
@@ -249,33 +250,42 @@ void CallAdam(Args... args) {
 Status AddSquares(const Stream& stream, DType dtype, int64_t n, const void* x,
                   SquareSum* total) {
   SP_RETURN_IF_ERROR(kernels::CheckType(dtype));
-  return stream.Run([=] {
-    kernels::CallAddSquares(dtype, n, x, total);
-    return Status();
-  });
+  return RunKernel(
+      stream,
+      [=](LayerKernels& device) {
+        return device.AddSquares(dtype, n, x, total);
+      },
+      [=] {
+        kernels::CallAddSquares(dtype, n, x, total);
+        return Status();
+      });
 }
 
 Status SgdStep(const Stream& stream, const SgdArgs& args) {
   SP_RETURN_IF_ERROR(
       kernels::CheckTensors(args.tensors, args.momentum != 0, false));
-  return stream.Run([args] {
-    kernels::CallSgd(args);
-    return Status();
-  });
+  return RunKernel(
+      stream, [args](LayerKernels& device) { return device.SgdStep(args); },
+      [args] {
+        kernels::CallSgd(args);
+        return Status();
+      });
 }
 
 Status AdamStep(const Stream& stream, const AdamArgs& args) {
   SP_RETURN_IF_ERROR(kernels::CheckTensors(args.tensors, true, true));
-  return stream.Run([args] {
-    kernels::CallAdam(args);
-    return Status();
-  });
+  return RunKernel(
+      stream, [args](LayerKernels& device) { return device.AdamStep(args); },
+      [args] {
+        kernels::CallAdam(args);
+        return Status();
+      });
 }
 
 Status WidenParameters(const Stream& stream, DType dtype, int64_t n,
                        const void* parameter, void* master) {
   SP_RETURN_IF_ERROR(kernels::CheckType(dtype));
-  return stream.Run([=] {
+  const auto host = [=] {
     if (dtype == DType::kF64) {
       if (n > 0) {
         std::memcpy(master, parameter, static_cast<size_t>(n) * sizeof(double));
@@ -284,7 +294,13 @@ Status WidenParameters(const Stream& stream, DType dtype, int64_t n,
       kernels::Widen(dtype, parameter, n, static_cast<float*>(master));
     }
     return Status();
-  });
+  };
+  return RunKernel(
+      stream,
+      [=](LayerKernels& device) {
+        return device.WidenParameters(dtype, n, parameter, master);
+      },
+      host);
 }
 
 }  // namespace shardproof

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "collectives/kernels/targets.h"
+#include "layers/kernels/layer_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/rope.cc"
@@ -168,10 +169,15 @@ Status Rope(const Stream& stream, const RopeTable& table,
         "{} tokens are no whole number of sequences of {} positions",
         args.tokens, table.rows());
   }
-  return stream.Run([&table, direction, args] {
-    kernels::Rotate(table, direction, args);
-    return Status();
-  });
+  return RunKernel(
+      stream,
+      [&table, direction, args](LayerKernels& device) {
+        return device.Rope(table, direction, args);
+      },
+      [&table, direction, args] {
+        kernels::Rotate(table, direction, args);
+        return Status();
+      });
 }
 
 }  // namespace shardproof

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "collectives/kernels/targets.h"
+#include "layers/kernels/layer_kernels.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/kernels/softmax.cc"
@@ -254,19 +255,26 @@ void Backward(const SoftmaxShape& shape, const void* p, const void* dp,
 Status Softmax(const Stream& stream, const SoftmaxShape& shape, void* s,
                void* p) {
   SP_RETURN_IF_ERROR(kernels::Check(shape));
-  return stream.Run([shape, s, p] {
-    kernels::Forward(shape, s, p);
-    return Status();
-  });
+  return RunKernel(
+      stream, [=](LayerKernels& device) { return device.Softmax(shape, s, p); },
+      [=] {
+        kernels::Forward(shape, s, p);
+        return Status();
+      });
 }
 
 Status SoftmaxBackward(const Stream& stream, const SoftmaxShape& shape,
                        const void* p, const void* dp, void* ds) {
   SP_RETURN_IF_ERROR(kernels::Check(shape));
-  return stream.Run([shape, p, dp, ds] {
-    kernels::Backward(shape, p, dp, ds);
-    return Status();
-  });
+  return RunKernel(
+      stream,
+      [=](LayerKernels& device) {
+        return device.SoftmaxBackward(shape, p, dp, ds);
+      },
+      [=] {
+        kernels::Backward(shape, p, dp, ds);
+        return Status();
+      });
 }
 
 }  // namespace shardproof

@@ -137,21 +137,24 @@ Status VocabParallelCrossEntropy::GroupLosses(const ForwardArgs& args,
   }
   const CrossEntropyShape shape = ShapeOf(config_, partition_);
   const DType dtype = Accumulator(config_.dtype);
-  CrossEntropyLocal(shape, args.logits, args.targets, local_max_.data(),
-                    sums_.data());
+  SP_RETURN_IF_ERROR(CrossEntropyLocal(
+      shape, args.logits, args.targets, local_max_.data(), sums_.data()));
   SP_RETURN_IF_ERROR(collectives_.all_reduce(comm_, {.send = local_max_.data(),
                                                      .recv = max_.data(),
                                                      .count = config_.tokens,
                                                      .dtype = dtype,
                                                      .op = ReduceOp::kMax}));
-  CrossEntropyRescale(shape, args.logits, args.targets, local_max_.data(),
-                      max_.data(), sums_.data());
+  SP_RETURN_IF_ERROR(CrossEntropyRescale(shape, args.logits, args.targets,
+                                         local_max_.data(), max_.data(),
+                                         sums_.data()));
   SP_RETURN_IF_ERROR(
       collectives_.all_reduce(comm_, {.send = sums_.data(),
                                       .recv = sums_.data(),
                                       .count = 2 * config_.tokens,
                                       .dtype = dtype}));
-  report.total = CrossEntropyLoss(shape, args.targets, sums_.data(), args.loss);
+  SP_ASSIGN_OR_RETURN(
+      report.total,
+      CrossEntropyLoss(shape, args.targets, sums_.data(), args.loss));
   return OkStatus();
 }
 
@@ -202,13 +205,12 @@ Status VocabParallelCrossEntropy::Backward(const BackwardArgs& args,
   return stream.Run([this, args] {
     // Without a token that counts there is nothing to divide.
     const auto count = static_cast<double>(std::max<int64_t>(count_, 1));
-    CrossEntropyGradient(ShapeOf(config_, partition_), args.logits,
-                         args.targets, max_.data(), sums_.data(),
-                         {.upstream = args.upstream,
-                          .per_token = config_.per_token,
-                          .count = config_.per_token ? 1 : count},
-                         args.dlogits);
-    return OkStatus();
+    return CrossEntropyGradient(ShapeOf(config_, partition_), args.logits,
+                                args.targets, max_.data(), sums_.data(),
+                                {.upstream = args.upstream,
+                                 .per_token = config_.per_token,
+                                 .count = config_.per_token ? 1 : count},
+                                args.dlogits);
   });
 }
 

@@ -16,6 +16,9 @@
 namespace shardproof::cuda {
 namespace {
 
+// More of dynamic shared memory has to be asked for.
+constexpr int kSharedBytesOfAnyKernel = 48 << 10;
+
 constexpr size_t kHugePage = size_t{2} << 20;
 
 // "GPU 0: cudaMalloc: out of memory (2)", with the code that says who can do something about it.
@@ -95,6 +98,27 @@ class CudaStream final : public GpuStream {
                  static_cast<unsigned>(mine.ranks)),
             dim3(static_cast<unsigned>(mine.threads)), parameters, 0, stream_),
         gpu_, "cudaLaunchCooperativeKernel");
+  }
+  Status Launch(const GridLaunch& launch) override {
+    if (launch.kernel == nullptr) {
+      return Unsupported("there is no kernel {} for GPUs", launch.name);
+    }
+    SP_RETURN_IF_ERROR(Select(gpu_));
+    if (launch.shared_bytes > kSharedBytesOfAnyKernel) {
+      SP_RETURN_IF_ERROR(StatusOf(
+          cudaFuncSetAttribute(launch.kernel,
+                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               launch.shared_bytes),
+          gpu_, "cudaFuncSetAttribute"));
+    }
+    std::vector<void*> parameters = launch.parameters;
+    return StatusOf(
+        cudaLaunchKernel(launch.kernel,
+                         dim3(static_cast<unsigned>(launch.blocks)),
+                         dim3(static_cast<unsigned>(launch.threads)),
+                         parameters.data(),
+                         static_cast<size_t>(launch.shared_bytes), stream_),
+        gpu_, "cudaLaunchKernel");
   }
   Status Copy(void* to, const void* from, size_t bytes) override {
     SP_RETURN_IF_ERROR(Select(gpu_));

@@ -127,6 +127,7 @@ class EmulatedStream final : public GpuStream {
     return static_cast<EmulatedStreamHandle*>(&handle_);
   }
   Status Launch(const CollectiveLaunch& launch) override;
+  Status Launch(const GridLaunch& launch) override;
   Status Copy(void* to, const void* from, size_t bytes) override {
     return Queue([to, from, bytes] {
       std::memcpy(to, from, bytes);
@@ -159,6 +160,9 @@ class EmulatedStream final : public GpuStream {
     EmulatedStream* owner = nullptr;
   };
 
+  // What the faults of the machine say of this launch, or in fibers.
+  template <class AnyLaunch>
+  Status LaunchOrFault(const AnyLaunch& launch);
   template <class Work>
   Status Queue(Work work) {
     SP_RETURN_IF_ERROR(stream_.Run(std::move(work)));
@@ -196,7 +200,36 @@ Status RunInFibers(FiberScheduler& scheduler, const CollectiveLaunch& launch,
                        });
 }
 
+Status RunInFibers(FiberScheduler& scheduler, const GridLaunch& launch,
+                   uint64_t seed) {
+  return scheduler
+      .Run({.ranks = 1,
+            .blocks = launch.blocks,
+            .threads = launch.threads,
+            .shared_bytes = launch.fiber_bytes},
+           {.seed = seed,
+            .preempt_one_in = 64,
+            .most_turns = std::numeric_limits<int64_t>::max()},
+           [&](FiberThread& thread) {
+             launch.emulated(thread, launch.parameters.data());
+           })
+      .WithContext(launch.name);
+}
+
 Status EmulatedStream::Launch(const CollectiveLaunch& launch) {
+  return LaunchOrFault(launch);
+}
+
+Status EmulatedStream::Launch(const GridLaunch& launch) {
+  if (launch.emulated == nullptr) {
+    return Unsupported("there is no kernel {} for an emulated GPU",
+                       launch.name);
+  }
+  return LaunchOrFault(launch);
+}
+
+template <class AnyLaunch>
+Status EmulatedStream::LaunchOrFault(const AnyLaunch& launch) {
   const EmulatedGpuOptions& options = machine_->options();
   const EmulatedFaults& faults = options.faults;
   const int number = machine_->NextLaunch();

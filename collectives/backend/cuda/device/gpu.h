@@ -25,6 +25,9 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "collectives/backend/cuda/kernels/primitive.h"
 #include "collectives/backend/cuda/kernels/world.h"
@@ -60,6 +63,32 @@ struct CollectiveLaunch {
   int threads = 1;
 };
 
+class FiberThread;
+
+// A kernel that knows nothing of ranks, of a layer or of attention: in both languages, and with its parameters.
+struct GridLaunch {
+  std::string name;
+  const void* kernel = nullptr;  // Its entry point for CUDA; null: not compiled.
+  // Its body for a thread of an emulated GPU.
+  void (*emulated)(FiberThread& thread, void* const* parameters) = nullptr;
+  int blocks = 1;
+  int threads = 1;
+  int shared_bytes = 0;  // Of dynamic shared memory on a GPU,
+  int fiber_bytes = 0;   // and all that the threads of a block share on an emulated one.
+  // Addresses of the kernel's parameters, of exactly its types. Set by SetParameters.
+  std::vector<void*> parameters;
+  std::shared_ptr<void> held;
+};
+
+// Keeps copies.
+template <class... Parameters>
+void SetParameters(GridLaunch& launch, Parameters... parameters) {
+  auto held = std::make_shared<std::tuple<Parameters...>>(parameters...);
+  launch.parameters = std::apply(
+      [](auto&... each) { return std::vector<void*>{&each...}; }, *held);
+  launch.held = std::move(held);
+}
+
 class GpuEvent {
  public:
   virtual ~GpuEvent() = default;
@@ -73,6 +102,8 @@ class GpuStream {
   virtual void* handle() = 0;
   // `launch` must have been prepared. Returns at once.
   virtual Status Launch(const CollectiveLaunch& launch) = 0;
+  // kUnsupported for a kernel that there is not here. Returns at once.
+  virtual Status Launch(const GridLaunch& launch) = 0;
   // Between any two kinds of memory. That of the host stays until the stream is done.
   virtual Status Copy(void* to, const void* from, size_t bytes) = 0;
   virtual Status Record(GpuEvent& event) = 0;

@@ -1,0 +1,32 @@
+// The kernels of attention on something else than the host. A rank whose context has one (collectives/rank_context.h)
+// computes with it: FlashAttention::Create asks it first, and schemes do not know.
+//
+//     class AttentionKernelsOnGpu : public AttentionKernels { ... };
+//     context->Put<AttentionKernels>(std::make_shared<AttentionKernelsOnGpu>(gpus, gpu));
+#ifndef SHARDPROOF_ATTENTION_KERNELS_ATTENTION_KERNELS_H_
+#define SHARDPROOF_ATTENTION_KERNELS_ATTENTION_KERNELS_H_
+
+#include <memory>
+
+#include "attention/kernels/flash.h"
+#include "reference/status.h"
+
+namespace shardproof {
+
+class AttentionKernels {
+ public:
+  AttentionKernels() = default;
+  AttentionKernels(const AttentionKernels&) = delete;
+  AttentionKernels& operator=(const AttentionKernels&) = delete;
+  virtual ~AttentionKernels() = default;
+
+  // One with the contract of FlashAttention, whose results the host can read once its functions have returned (on a
+  // stream: once that is synchronized); null for a shape that is left to the host. `shape` has been checked. Called by
+  // several threads at once.
+  virtual StatusOr<std::unique_ptr<FlashAttention>> Create(
+      const FlashShape& shape) = 0;
+};
+
+}  // namespace shardproof
+
+#endif  // SHARDPROOF_ATTENTION_KERNELS_ATTENTION_KERNELS_H_

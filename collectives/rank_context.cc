@@ -1,0 +1,18 @@
+#include "collectives/rank_context.h"
+
+namespace shardproof {
+namespace {
+
+thread_local std::shared_ptr<const RankContext> current_context;
+
+}  // namespace
+
+const std::shared_ptr<const RankContext>& CurrentContext() {
+  return current_context;
+}
+
+void SetCurrentContext(std::shared_ptr<const RankContext> context) {
+  current_context = std::move(context);
+}
+
+}  // namespace shardproof
