@@ -5,8 +5,8 @@
 //     context->Put<LayerKernels>(std::make_shared<LayerKernelsOnGpu>(gpu));                   // By who makes a world.
 //     if (auto* kernels = FindService<LayerKernels>()) return kernels->Gelu(...);             // On the rank's threads.
 //
-// Threads that work for a rank (those of its streams) take the context over from the thread that creates them, so a
-// service is called by several threads at once.
+// The context belongs to the thread on which the rank computes. Work that it queues on a stream carries along what it has
+// found, so a service is called by several threads at once.
 #ifndef SHARDPROOF_COLLECTIVES_RANK_CONTEXT_H_
 #define SHARDPROOF_COLLECTIVES_RANK_CONTEXT_H_
 

@@ -11,7 +11,6 @@
 
 #include "collectives/current_rank.h"
 #include "collectives/device.h"
-#include "collectives/rank_context.h"
 #include "reference/affinity.h"
 
 namespace shardproof {
@@ -134,10 +133,8 @@ class StreamImpl {
   Status Start(const std::string& name) {
     // The only way in which std::thread reports that the system refused.
     try {
-      thread_ = std::thread([queue = queue_, name, rank = CurrentRank(),
-                             context = CurrentContext()] {
+      thread_ = std::thread([queue = queue_, name, rank = CurrentRank()] {
         SetCurrentRank(rank);
-        SetCurrentContext(context);
         UseEveryCore();  // Not only the one that its rank computes on.
         // The system takes 15 characters.
         pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());

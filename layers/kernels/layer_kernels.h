@@ -169,18 +169,25 @@ class LayerKernels {
   }
 };
 
-// device(kernels) where the rank has kernels, and host() where it has none or they leave it to the host.
+// device(*kernels), and host() where there are none or they leave it to the host.
 template <class Device, class Host>
-Status RunHere(const Device& device, const Host& host) {
-  if (LayerKernels* const kernels = FindService<LayerKernels>()) {
+Status RunBy(LayerKernels* kernels, const Device& device, const Host& host) {
+  if (kernels != nullptr) {
     if (LayerKernels::Done done = device(*kernels)) return *std::move(done);
   }
   return host();
 }
-// The same, queued.
+// By those of the calling thread,
+template <class Device, class Host>
+Status RunHere(const Device& device, const Host& host) {
+  return RunBy(FindService<LayerKernels>(), device, host);
+}
+// and queued.
 template <class Device, class Host>
 Status RunKernel(const Stream& stream, const Device& device, const Host& host) {
-  return stream.Run([device, host] { return RunHere(device, host); });
+  return stream.Run([kernels = FindService<LayerKernels>(), device, host] {
+    return RunBy(kernels, device, host);
+  });
 }
 
 }  // namespace shardproof

@@ -4,7 +4,6 @@
 #include <system_error>
 
 #include "collectives/current_rank.h"
-#include "collectives/rank_context.h"
 #include "reference/affinity.h"
 
 namespace shardproof {
@@ -15,10 +14,8 @@ StatusOr<std::unique_ptr<MessageThread>> MessageThread::Create(
   auto made = std::make_unique<MessageThread>(std::move(own), capacity);
   // The only way in which std::thread reports that the system refused.
   try {
-    made->thread_ = std::thread([thread = made.get(), rank = CurrentRank(),
-                                 context = CurrentContext()] {
+    made->thread_ = std::thread([thread = made.get(), rank = CurrentRank()] {
       SetCurrentRank(rank);
-      SetCurrentContext(context);
       UseEveryCore();  // Not only the one that its rank computes on.
       thread->Serve();
     });

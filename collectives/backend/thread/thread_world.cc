@@ -64,7 +64,6 @@ class ThreadWorldImpl final : public ThreadWorld {
   std::shared_ptr<ThreadShared> shared_;
   std::shared_ptr<ThreadGroup> group_;
   std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>)> wrap_;
-  std::function<std::shared_ptr<const RankContext>(int)> context_;
 
   std::mutex run_mutex_;  // Held by Run: one at a time.
 
@@ -91,7 +90,6 @@ ThreadWorldImpl::~ThreadWorldImpl() {
 
 Status ThreadWorldImpl::Start(const ThreadWorldOptions& options) {
   wrap_ = options.wrap;
-  context_ = options.context;
   const std::vector<int> cores = Cores();
   const bool pinned =
       options.pin && cores.size() >= static_cast<size_t>(ranks());
@@ -119,7 +117,6 @@ Communicator ThreadWorldImpl::CommunicatorOf(int rank) const {
 
 void ThreadWorldImpl::Serve(int rank, std::optional<int> core) {
   SetCurrentRank(rank);
-  if (context_ != nullptr) SetCurrentContext(context_(rank));
   pthread_setname_np(pthread_self(), fmt::format("rank {}", rank).c_str());
   if (core) PinTo(*core);
   const Communicator comm = CommunicatorOf(rank);

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "collectives/communicator.h"
-#include "collectives/rank_context.h"
 
 namespace shardproof {
 
@@ -22,8 +21,6 @@ struct ThreadWorldOptions {
   // it does not forward is what a backend over threads has of its own: see cuda/device/gpu_backend.h.
   std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>)> wrap =
       nullptr;
-  // Makes the context of each rank's threads, on the first of them; null: none.
-  std::function<std::shared_ptr<const RankContext>(int rank)> context = nullptr;
 };
 
 // A world that lives across many runs. Run(f) calls f(comm) on every rank's thread and returns when all are done: the
