@@ -1,5 +1,8 @@
 // What was found out about the links between ranks: sections "p2p", "fits",
 // "crossovers" and "scaling" of result files.
+//
+// `machine` is where that was, in a report over several machines; it is empty
+// elsewhere, and is not in files.
 #ifndef SHARDPROOF_REPORTS_INTERCONNECT_H_
 #define SHARDPROOF_REPORTS_INTERCONNECT_H_
 
@@ -38,6 +41,7 @@ struct PairMatrix {
     friend bool operator==(const Asymmetry&, const Asymmetry&) = default;
   };
   std::vector<Asymmetry> asymmetric = {};
+  std::string machine = {};
   friend bool operator==(const PairMatrix&, const PairMatrix&) = default;
 };
 
@@ -74,6 +78,7 @@ struct Fit {
   double worst_prediction_error = 0, median_prediction_error = 0;
   double half_bandwidth_bytes = 0;  // Where half of the asymptotic rate is had.
   double asymptotic_gbps = 0;       // 1e9 bytes per second.
+  std::string machine = {};
   friend bool operator==(const Fit&, const Fit&) = default;
 };
 
@@ -82,6 +87,7 @@ struct Crossover {
   std::string case_name = {}, backend = {}, params = {}, from = {}, to = {};
   int ranks = 0;
   double bytes = 0, low = 0, high = 0;  // 95 percent.
+  std::string machine = {};
   friend bool operator==(const Crossover&, const Crossover&) = default;
 };
 
@@ -94,6 +100,7 @@ struct ScalePoint {
   double median_us = 0, low_us = 0, high_us = 0;
   double ideal_us = 0;    // From the smallest number of ranks.
   double efficiency = 0;  // ideal / median.
+  std::string machine = {};
   friend bool operator==(const ScalePoint&, const ScalePoint&) = default;
 };
 

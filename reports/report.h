@@ -108,6 +108,14 @@ struct Report {
   std::vector<ShardDiagram> diagrams = {};
 };
 
+// What tells machines apart for people, one for each launch: the host's name,
+// or, where two machines have the same, that and MachineId. The names of
+// launches of one machine are equal.
+std::vector<std::string> MachineNames(const std::vector<Launch>& launches);
+
+// Whether they are of more than one.
+bool OfSeveralMachines(const std::vector<Launch>& launches);
+
 }  // namespace shardproof
 
 #endif  // SHARDPROOF_REPORTS_REPORT_H_

@@ -43,7 +43,7 @@ void Scorecard(Page page) {
         gamma_range = Range{p.gamma_us_per_mib->low, p.gamma_us_per_mib->high};
       }
       const double beta = p.beta_us_per_mib.value;
-      table.Add({f.case_name, f.variant, f.backend,
+      table.Add({f.case_name, f.variant, Of(f.backend, f.machine),
                  static_cast<double>(f.ranks), f.params,
                  static_cast<double>(p.from_bytes),
                  static_cast<double>(p.to_bytes), p.alpha_us.value,
@@ -72,10 +72,10 @@ void Quality(Page page) {
        {"median error of the prediction", Column::kPortion},
        {"worst", Column::kPortion}});
   for (const Fit& f : page.report.interconnect.fits) {
-    table.Add({f.case_name, f.variant, f.backend, static_cast<double>(f.ranks),
-               f.params, f.half_bandwidth_bytes, f.asymptotic_gbps,
-               f.median_error, f.worst_error, f.median_prediction_error,
-               f.worst_prediction_error});
+    table.Add({f.case_name, f.variant, Of(f.backend, f.machine),
+               static_cast<double>(f.ranks), f.params, f.half_bandwidth_bytes,
+               f.asymptotic_gbps, f.median_error, f.worst_error,
+               f.median_prediction_error, f.worst_prediction_error});
   }
   table.Write(page.w);
 }
@@ -87,6 +87,7 @@ void Points(Page page) {
   Table table("Measured, fitted, predicted",
               {{"case", Column::kName},
                {"variant"},
+               {"backend"},
                {"ranks", Column::kWhole},
                {"size", Column::kBytes},
                {"measured", Column::kTime},
@@ -98,9 +99,9 @@ void Points(Page page) {
   for (const Fit& f : page.report.interconnect.fits) {
     for (const Fit::Point& p : f.points) {
       if (table.rows() >= 2000) break;
-      table.Add({f.case_name, f.variant, static_cast<double>(f.ranks),
-                 static_cast<double>(p.bytes), p.measured_us,
-                 Range{p.low_us, p.high_us}, p.fitted_us,
+      table.Add({f.case_name, f.variant, Of(f.backend, f.machine),
+                 static_cast<double>(f.ranks), static_cast<double>(p.bytes),
+                 p.measured_us, Range{p.low_us, p.high_us}, p.fitted_us,
                  p.measured_us / p.fitted_us - 1, p.predicted_us});
     }
   }
@@ -115,7 +116,8 @@ void FitCharts(Page page) {
   const Interconnect& links = page.report.interconnect;
   std::map<Group, std::vector<const Fit*>> groups;
   for (const Fit& f : links.fits) {
-    groups[{f.case_name, f.backend, f.ranks, f.params}].push_back(&f);
+    groups[{f.case_name, Of(f.backend, f.machine), f.ranks, f.params}]
+        .push_back(&f);
   }
   std::vector<Chart> times, rates, residuals, predictions;
   for (const auto& [group, fits] : groups) {
@@ -172,7 +174,10 @@ void FitCharts(Page page) {
       ++color;
     }
     for (const Crossover& c : links.crossovers) {
-      if (Group{c.case_name, c.backend, c.ranks, c.params} != group) continue;
+      if (Group{c.case_name, Of(c.backend, c.machine), c.ranks, c.params} !=
+          group) {
+        continue;
+      }
       time.marks.push_back({.x = c.bytes, .label = c.to, .strong = false});
     }
     times.push_back(std::move(time));
@@ -202,8 +207,9 @@ void Crossovers(Page page) {
                              {"faster is"},
                              {"than"}});
   for (const Crossover& c : page.report.interconnect.crossovers) {
-    table.Add({c.case_name, c.backend, static_cast<double>(c.ranks), c.params,
-               c.bytes, Range{c.low, c.high}, c.to, c.from});
+    table.Add({c.case_name, Of(c.backend, c.machine),
+               static_cast<double>(c.ranks), c.params, c.bytes,
+               Range{c.low, c.high}, c.to, c.from});
   }
   table.Write(page.w);
 }

@@ -192,6 +192,31 @@ TEST(Html, SetsTwoMachinesSideBySide) {
   const std::string page = WithoutOwn(Html(report));
   EXPECT_TRUE(Has(page, "Two machines side by side"));
   EXPECT_TRUE(Has(page, "node-b <span class=\"unit\">"));
+  EXPECT_FALSE(Has(page, "What a message costs on both machines"));
+}
+
+TEST(Html, SetsFitsOfTwoMachinesSideBySide) {
+  Report report = testing::RichReport();
+  report.launches[1].fingerprint.cpu = "another";
+  report.launches[1].fingerprint.host = "node-b";
+  std::vector<Fit>& fits = report.interconnect.fits;
+  ASSERT_EQ(fits.size(), 2U);
+  const std::string first = MachineNames(report.launches)[0];
+  for (Fit& f : fits) f.machine = first;
+  Fit other = fits[0];
+  other.machine = "node-b";
+  for (Fit::Piece& p : other.pieces) p.alpha_us.value *= 1.5;
+  fits.push_back(other);
+  const std::string page = WithoutOwn(Html(report));
+  const size_t at = page.find("What a message costs on both machines");
+  ASSERT_NE(at, std::string::npos);
+  const std::string table = page.substr(at, page.find("</table>", at) - at);
+  // Two pieces of one variant: the other one was fitted on one machine only.
+  EXPECT_EQ(Count(table, "<tr>") - 1, 2U) << table;
+  EXPECT_EQ(Count(table, "+50"), 2U) << table;
+  EXPECT_FALSE(Has(table, "ring"));
+  EXPECT_TRUE(Has(page, "mpi of node-b"));
+  EXPECT_TRUE(Has(page, "8 ranks on mpi of node-b"));
 }
 
 TEST(Html, DrawsWhoHoldsWhat) {

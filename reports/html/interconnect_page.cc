@@ -109,8 +109,8 @@ void ScalingTable(Page page) {
                           {"ideal", Column::kTime},
                           {"efficiency", Column::kPortion}});
   for (const ScalePoint& s : page.report.interconnect.scaling) {
-    table.Add({s.case_name, s.variant, s.backend, s.kind, s.params,
-               static_cast<double>(s.ranks), s.median_us,
+    table.Add({s.case_name, s.variant, Of(s.backend, s.machine), s.kind,
+               s.params, static_cast<double>(s.ranks), s.median_us,
                Range{s.low_us, s.high_us}, s.ideal_us, s.efficiency});
   }
   table.Write(page.w);
@@ -131,7 +131,8 @@ void ScalingSection(Page page) {
   using Key = std::tuple<std::string, std::string, std::string, std::string>;
   std::map<Key, std::map<std::string, std::vector<const ScalePoint*>>> groups;
   for (const ScalePoint& s : scaling) {
-    groups[{s.kind, s.case_name, s.backend, s.params}][s.variant].push_back(&s);
+    groups[{s.kind, s.case_name, Of(s.backend, s.machine), s.params}][s.variant]
+        .push_back(&s);
   }
   std::vector<Chart> charts;
   for (auto& [key, variants] : groups) {
@@ -171,22 +172,68 @@ void ScalingSection(Page page) {
   ScalingTable(page);
 }
 
-// Launches of two machines or more: the first two beside one another.
-void SideBySide(Page page, const std::vector<Measured>& measured) {
-  std::vector<std::string> machines;
-  std::vector<size_t> machine_of;
-  std::vector<std::string> names;
-  for (const Launch& l : page.report.launches) {
-    const std::string id = MachineId(l.fingerprint);
-    const auto found = std::find(machines.begin(), machines.end(), id);
-    machine_of.push_back(static_cast<size_t>(found - machines.begin()));
-    if (found == machines.end()) {
-      machines.push_back(id);
-      names.push_back(l.fingerprint.host.empty() ? id : l.fingerprint.host);
+// What a message costs on the first machine, and on the second.
+void FitsSideBySide(Page page, const std::string& first,
+                    const std::string& second) {
+  Table table("What a message costs on both machines",
+              {{"case", Column::kName},
+               {"variant"},
+               {"backend"},
+               {"ranks", Column::kWhole},
+               {"parameters", Column::kName},
+               {"from, on each", Column::kBytes},
+               {"\u03b1, " + first, Column::kTime},
+               {"\u03b1, " + second, Column::kTime},
+               {"second against first", Column::kShare},
+               {"\u03b2 per MiB, " + first, Column::kTime},
+               {"\u03b2 per MiB, " + second, Column::kTime},
+               {"second against first", Column::kShare}});
+  using Key =
+      std::tuple<std::string, std::string, std::string, int, std::string>;
+  const auto key = [](const Fit& f) {
+    return Key{f.case_name, f.variant, f.backend, f.ranks, f.params};
+  };
+  const auto against = [](double a, double b) {
+    return a > 0 ? Cell(b / a - 1) : Cell();
+  };
+  std::map<Key, const Fit*> others;
+  for (const Fit& f : page.report.interconnect.fits) {
+    if (f.machine == second) others[key(f)] = &f;
+  }
+  for (const Fit& f : page.report.interconnect.fits) {
+    const auto other = others.find(key(f));
+    if (f.machine != first || other == others.end()) continue;
+    // Breakpoints differ between machines: piece by piece from the small end.
+    const size_t pieces =
+        std::min(f.pieces.size(), other->second->pieces.size());
+    for (size_t i = 0; i < pieces; ++i) {
+      const Fit::Piece &a = f.pieces[i], &b = other->second->pieces[i];
+      const double beta_a = a.beta_us_per_mib.value;
+      const double beta_b = b.beta_us_per_mib.value;
+      table.Add({f.case_name, f.variant, f.backend,
+                 static_cast<double>(f.ranks), f.params,
+                 Range{static_cast<double>(a.from_bytes),
+                       static_cast<double>(b.from_bytes)},
+                 a.alpha_us.value, b.alpha_us.value,
+                 against(a.alpha_us.value, b.alpha_us.value), beta_a, beta_b,
+                 against(beta_a, beta_b)});
     }
   }
-  if (machines.size() < 2) return;
+  if (table.rows() > 0) table.Write(page.w);
+}
+
+// Launches of two machines or more: the first two beside one another.
+void SideBySide(Page page, const std::vector<Measured>& measured) {
+  if (!OfSeveralMachines(page.report.launches)) return;
+  std::vector<std::string> names;  // Of the machines,
+  std::vector<size_t> machine_of;  // and which of them is each launch's.
+  for (const std::string& name : MachineNames(page.report.launches)) {
+    const auto found = std::find(names.begin(), names.end(), name);
+    machine_of.push_back(static_cast<size_t>(found - names.begin()));
+    if (found == names.end()) names.push_back(name);
+  }
   page.w.Write("<h3>Two machines side by side</h3>\n");
+  FitsSideBySide(page, names[0], names[1]);
   Table table("Medians of the same keys on both machines",
               {{"key", Column::kKey},
                {names[0], Column::kTime},

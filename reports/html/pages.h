@@ -40,6 +40,10 @@ void PairSection(Page page);
 // A verdict or a change as a word with a symbol, so that it is not told by
 // colour alone: `kind` is a name of Verdict or Change, or a kind of finding.
 Markup Badge(std::string_view kind);
+// "mpi", or "mpi of node3" in a report over several machines.
+inline std::string Of(const std::string& backend, const std::string& machine) {
+  return machine.empty() ? backend : backend + " of " + machine;
+}
 // In place of what is not there: what would bring it.
 void Missing(Writer& w, std::string_view what, std::string_view command);
 

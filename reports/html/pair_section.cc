@@ -2,6 +2,7 @@
 // number in each cell.
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "reports/html/pages.h"
@@ -59,7 +60,8 @@ void HeatMap(Writer& w, const PairMatrix& m) {
       m.bytes == 0
           ? "Latency"
           : "One message of " + BytesAsText(static_cast<double>(m.bytes)),
-      m.ranks, m.backend, m.bidirectional ? ", both directions at once" : "",
+      m.ranks, Of(m.backend, m.machine),
+      m.bidirectional ? ", both directions at once" : "",
       ms ? "ms" : "\u00b5s");
   w.Write(
       "<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
@@ -122,6 +124,21 @@ void SlowLinks(Writer& w, const PairMatrix& m) {
   table.Write(w);
 }
 
+// Of each machine once.
+void Places(Writer& w, const std::vector<PairMatrix>& p2p) {
+  std::set<std::string> shown;
+  for (const PairMatrix& m : p2p) {
+    if (!shown.insert(m.machine).second) continue;
+    Table table(m.machine.empty() ? "Where the ranks run"
+                                  : "Where the ranks run on " + m.machine,
+                {{"rank", Column::kWhole}, {"place"}}, Table::kPlain);
+    for (size_t r = 0; r < std::min<size_t>(m.places.size(), kMostRanks); ++r) {
+      table.Add({static_cast<double>(r), m.places[r]});
+    }
+    table.Write(w);
+  }
+}
+
 }  // namespace
 
 void PairSection(Page page) {
@@ -140,13 +157,7 @@ void PairSection(Page page) {
     HeatMap(page.w, p2p[i]);
     SlowLinks(page.w, p2p[i]);
   }
-  const auto& places = p2p.front().places;
-  Table table("Where the ranks run", {{"rank", Column::kWhole}, {"place"}},
-              Table::kPlain);
-  for (size_t r = 0; r < std::min<size_t>(places.size(), kMostRanks); ++r) {
-    table.Add({static_cast<double>(r), places[r]});
-  }
-  table.Write(page.w);
+  Places(page.w, p2p);
 }
 
 }  // namespace shardproof::html

@@ -155,21 +155,43 @@ ExitCode SayErrors(const LoadedFiles& files) {
   return code;
 }
 
+namespace {
+
+// Of each launch; empty where all are of one.
+std::vector<std::string> MachinesOf(const std::vector<LoadedLaunch>& loaded) {
+  std::vector<Launch> launches;
+  for (const LoadedLaunch& one : loaded) {
+    launches.emplace_back().fingerprint = one.launch.fingerprint;
+  }
+  if (OfSeveralMachines(launches)) return MachineNames(launches);
+  return std::vector<std::string>(loaded.size());
+}
+
+}  // namespace
+
 Report ReportOf(const std::vector<LoadedLaunch>& loaded) {
   Report report;
   report.written = UtcNow();
   std::set<std::string> cases;
+  const std::vector<std::string> machines = MachinesOf(loaded);
   for (const LoadedLaunch& one : loaded) {
     report.launches.push_back(one.launch);
+    const std::string& machine = machines[report.launches.size() - 1];
     const auto append = [](auto& to, const auto& from) {
       to.insert(to.end(), from.begin(), from.end());
     };
+    const auto append_links = [&](auto& to, const auto& from) {
+      for (auto& link : from) to.emplace_back(link).machine = machine;
+    };
     append(report.comparisons, one.comparisons);
-    append(report.interconnect.p2p, one.interconnect.p2p);
-    append(report.interconnect.fits, one.interconnect.fits);
-    append(report.interconnect.crossovers, one.interconnect.crossovers);
-    append(report.interconnect.scaling, one.interconnect.scaling);
-    append(report.interconnect.findings, one.interconnect.findings);
+    append_links(report.interconnect.p2p, one.interconnect.p2p);
+    append_links(report.interconnect.fits, one.interconnect.fits);
+    append_links(report.interconnect.crossovers, one.interconnect.crossovers);
+    append_links(report.interconnect.scaling, one.interconnect.scaling);
+    for (const std::string& finding : one.interconnect.findings) {
+      report.interconnect.findings.push_back(
+          machine.empty() ? finding : machine + ": " + finding);
+    }
     if (one.base_fingerprint) report.base_fingerprint = one.base_fingerprint;
     if (one.calibration) report.calibration = one.calibration;
     for (const Record& record : one.launch.records) {
