@@ -46,10 +46,15 @@ HWY_INLINE void StreamStep(D d, uint8_t* HWY_RESTRICT destination,
 // cover the latency of memory. Two ranks on one AVX-512 machine, 256 MiB each:
 // 9.0 GB/s with one page at a time, 10.6 with two, 11.5 with four, 11.7 with
 // eight.
+//
+// They are at different places of their pages. A load waits for a store that
+// goes to the same place of another page, since processors compare the low 12
+// bits of addresses first: on Zen 3, two ranks and 64 MiB each, four pages side
+// by side take 4.2 GB/s at one place and 12.9 at four.
 HWY_NOINLINE inline void CopyStreaming(uint8_t* HWY_RESTRICT destination,
                                        const uint8_t* HWY_RESTRICT source,
                                        size_t bytes) {
-  constexpr size_t kPage = 4096, kPages = 4;
+  constexpr size_t kPage = 4096, kPages = 4, kApart = kPage / kPages;
   const hn::ScalableTag<uint8_t> d;
   const size_t step = 4 * hn::Lanes(d);
   const size_t head = BytesToAlignment(d, destination);
@@ -60,8 +65,9 @@ HWY_NOINLINE inline void CopyStreaming(uint8_t* HWY_RESTRICT destination,
   std::memcpy(destination, source, head);
   size_t i = head;
   for (; i + kPages * kPage <= bytes; i += kPages * kPage) {
-    for (size_t j = i; j < i + kPage; j += step) {
-      for (size_t k = j; k < j + kPages * kPage; k += kPage) {
+    for (size_t j = 0; j < kPage; j += step) {
+      for (size_t page = 0; page < kPages; ++page) {
+        const size_t k = i + page * kPage + (j + page * kApart) % kPage;
         StreamStep(d, destination + k, source + k);
       }
     }

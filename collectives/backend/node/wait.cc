@@ -27,9 +27,17 @@ constexpr int64_t kLongestSleepUs = 4000;  // Bounds how late an abort is seen.
 }  // namespace
 
 int UsableCores() {
-  // The mask of the first caller, before ranks pin themselves.
-  static const int cores =
-      std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  // Of the main thread, whose mask is that of the process: ranks pin theirs, and
+  // std::thread::hardware_concurrency counts cores that containers withhold.
+  static const int cores = [] {
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    const bool known = sched_getaffinity(getpid(), sizeof(mask), &mask) == 0;
+    const int count =
+        known ? CPU_COUNT(&mask)
+              : static_cast<int>(std::thread::hardware_concurrency());
+    return std::max(1, count);
+  }();
   return cores;
 }
 

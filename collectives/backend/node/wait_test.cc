@@ -1,8 +1,11 @@
 #include "collectives/backend/node/wait.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -117,6 +120,20 @@ TEST(BriefLockTest, ExcludesOthers) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(count, 80000);
+}
+
+// In a process of its own, since the first answer is kept.
+TEST(UsableCoresDeathTest, AreThoseOfTheProcessAndNotOfTheMachine) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(sched_getcpu(), &one);
+        const bool set = sched_setaffinity(getpid(), sizeof(one), &one) == 0;
+        std::_Exit(set ? 100 + UsableCores() : 1);
+      },
+      ::testing::ExitedWithCode(101), "");
 }
 
 }  // namespace
