@@ -1,6 +1,7 @@
 // alpha, beta and gamma of every algorithm, how well they fit, and from which
 // size on which algorithm is the faster one.
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -56,6 +57,9 @@ void Scorecard(Page page) {
   table.Write(page.w);
 }
 
+// Nothing where nothing was predicted.
+Cell Known(double value) { return std::isnan(value) ? Cell() : Cell(value); }
+
 void Quality(Page page) {
   Table table(
       "How well it fits, and how well it was predicted from plain "
@@ -75,7 +79,8 @@ void Quality(Page page) {
     table.Add({f.case_name, f.variant, Of(f.backend, f.machine),
                static_cast<double>(f.ranks), f.params, f.half_bandwidth_bytes,
                f.asymptotic_gbps, f.median_error, f.worst_error,
-               f.median_prediction_error, f.worst_prediction_error});
+               Known(f.median_prediction_error),
+               Known(f.worst_prediction_error)});
   }
   table.Write(page.w);
 }

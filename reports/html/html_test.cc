@@ -182,6 +182,15 @@ TEST(Html, StatesWhatIsKnownOfTheLinks) {
   // 1 MiB in 118 us.
   EXPECT_TRUE(Has(page, "<td class=\"n\">8.89</td>"));
   EXPECT_TRUE(Has(page, "node1 core 2"));
+  EXPECT_FALSE(Has(page, "NaN"));
+}
+
+TEST(Html, SaysNothingOfWhatWasNotPredicted) {
+  Report report = testing::RichReport();
+  for (Fit& f : report.interconnect.fits) {
+    f.median_prediction_error = f.worst_prediction_error = std::nan("");
+  }
+  EXPECT_FALSE(Has(WithoutOwn(Html(report)), "NaN"));
 }
 
 TEST(Html, SetsTwoMachinesSideBySide) {
