@@ -7,6 +7,8 @@
 #include "collectives/backend/cuda/device/emulated_gpu.h"
 #include "collectives/backend/nccl/nccl_library.h"
 #include "collectives/backend/nccl/nccl_world.h"
+#include "layers/kernels/cuda/kernel_table.h"
+#include "layers/kernels/layer_kernels.h"
 #include "tools/harness/world_backends.h"
 
 namespace shardproof {
@@ -28,12 +30,37 @@ StatusOr<std::shared_ptr<cuda::GpuSystem>> OpenGpus(const Options& options) {
                                  .seed = options.seed});
 }
 
+GpuServices::GpuServices(const std::shared_ptr<cuda::GpuSystem>& gpus) {
+  for (int gpu = 0; gpu < gpus->count(); ++gpu) {
+    layers_.push_back(std::make_shared<cuda::LayerKernelsOnGpu>(
+        cuda::GpuLanesOptions{.gpus = gpus, .gpu = gpu},
+        &cuda::FindLayerKernel));
+  }
+}
+
+void GpuServices::Put(RankContext& context, const cuda::Place& place) const {
+  context.Put<LayerKernels>(layers_[static_cast<size_t>(place.gpu)]);
+}
+
+std::string GpuServices::Describe() const {
+  cuda::LayerKernelCounts counts;
+  for (const auto& kernels : layers_) counts += kernels->counts();
+  return fmt::format("layer kernels: {} launches on GPUs, {} calls on the host",
+                     counts.launches, counts.left_to_host);
+}
+
 StatusOr<std::unique_ptr<World>> CreateGpuWorld(
     const std::string& backend, const Options& options,
-    const std::shared_ptr<cuda::GpuSystem>& gpus) {
+    const std::shared_ptr<cuda::GpuSystem>& gpus,
+    const std::shared_ptr<const GpuServices>& services) {
+  const cuda::RankServices put = [services](RankContext& context,
+                                            const cuda::Place& place) {
+    services->Put(context, place);
+  };
   if (backend == "cuda") {
-    return CreateThreadsWorld("cuda", kMaxRanks, [gpus](int ranks) {
-      return cuda::CreateCudaWorld({.ranks = ranks, .gpus = gpus});
+    return CreateThreadsWorld("cuda", kMaxRanks, [gpus, put](int ranks) {
+      return cuda::CreateCudaWorld(
+          {.ranks = ranks, .gpus = gpus, .services = put});
     });
   }
   SP_ASSIGN_OR_RETURN(const std::shared_ptr<const NcclLibrary> library,
@@ -41,8 +68,9 @@ StatusOr<std::unique_ptr<World>> CreateGpuWorld(
   // Now, and not with the first case, what the whole run cannot have.
   SP_RETURN_IF_ERROR(
       CreateNcclWorld({.ranks = 1, .gpus = gpus, .library = library}).status());
-  return CreateThreadsWorld("nccl", kMaxRanks, [gpus, library](int ranks) {
-    return CreateNcclWorld({.ranks = ranks, .gpus = gpus, .library = library});
+  return CreateThreadsWorld("nccl", kMaxRanks, [gpus, library, put](int ranks) {
+    return CreateNcclWorld(
+        {.ranks = ranks, .gpus = gpus, .library = library, .services = put});
   });
 }
 

@@ -4,8 +4,12 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "collectives/backend/cuda/device/gpu.h"
+#include "collectives/backend/cuda/device/gpu_backend.h"
+#include "collectives/rank_context.h"
+#include "layers/kernels/cuda/device/layer_kernels_on_gpu.h"
 #include "reference/status.h"
 #include "tools/cli/options.h"
 #include "tools/harness/world.h"
@@ -16,10 +20,25 @@ namespace shardproof {
 // one sentence: no CUDA, no driver, an old one, no GPU.
 StatusOr<std::shared_ptr<cuda::GpuSystem>> OpenGpus(const Options& options);
 
+// What ranks on GPUs compute with, shared by those of a GPU and by all worlds.
+class GpuServices {
+ public:
+  explicit GpuServices(const std::shared_ptr<cuda::GpuSystem>& gpus);
+
+  // Into the context of a rank that lives at `place`.
+  void Put(RankContext& context, const cuda::Place& place) const;
+  // "layer kernels: 1234 launches on GPUs, 56 calls on the host", so far.
+  std::string Describe() const;
+
+ private:
+  std::vector<std::shared_ptr<cuda::LayerKernelsOnGpu>> layers_;  // By GPU.
+};
+
 // `backend` is "cuda" or "nccl"; the latter with --nccl-library.
 StatusOr<std::unique_ptr<World>> CreateGpuWorld(
     const std::string& backend, const Options& options,
-    const std::shared_ptr<cuda::GpuSystem>& gpus);
+    const std::shared_ptr<cuda::GpuSystem>& gpus,
+    const std::shared_ptr<const GpuServices>& services);
 
 // Whether times of so many ranks say nothing of the GPUs: several on one GPU, or
 // no GPU at all.

@@ -107,9 +107,11 @@ ExitCode ExitCodeOf(const Record& record) {
 }
 
 Session::Session(Options options, std::unique_ptr<World> world,
-                 std::shared_ptr<cuda::GpuSystem> gpus)
+                 std::shared_ptr<cuda::GpuSystem> gpus,
+                 std::shared_ptr<const GpuServices> services)
     : options_(std::move(options)),
       gpus_(std::move(gpus)),
+      services_(std::move(services)),
       world_(std::move(world)),
       ceilings_(*world_) {
   watchdog_ = std::make_unique<Watchdog>(
@@ -127,16 +129,19 @@ StatusOr<std::unique_ptr<Session>> Session::Create(const Options& options) {
   }
   SP_ASSIGN_OR_RETURN(const std::shared_ptr<cuda::GpuSystem> gpus,
                       GpusFor(resolved));
-  SP_ASSIGN_OR_RETURN(std::unique_ptr<World> world,
-                      gpus == nullptr
-                          ? CreateWorld(resolved.backend)
-                          : CreateGpuWorld(resolved.backend, resolved, gpus));
+  std::shared_ptr<const GpuServices> services;
+  if (gpus != nullptr) services = std::make_shared<const GpuServices>(gpus);
+  SP_ASSIGN_OR_RETURN(
+      std::unique_ptr<World> world,
+      gpus == nullptr
+          ? CreateWorld(resolved.backend)
+          : CreateGpuWorld(resolved.backend, resolved, gpus, services));
   if (resolved.backend == "mpi") {
     SP_RETURN_IF_ERROR(AgreeOnArguments(*world, options.command_line));
   }
   SP_RETURN_IF_ERROR(AgreeOnTuning(*world, ActiveTuning()));
   std::unique_ptr<Session> session(
-      new Session(std::move(resolved), std::move(world), gpus));
+      new Session(std::move(resolved), std::move(world), gpus, services));
   if (!options.json.empty() && session->leader()) {
     SP_ASSIGN_OR_RETURN(
         ResultFile file,
@@ -452,6 +457,9 @@ ExitCode Session::Finish() {
   end.sections["conditions"] = {{"before", ToJson(conditions_.before())},
                                 {"after", ToJson(after)}};
   EndHistory(end, after);
+  if (services_ != nullptr) {
+    fmt::print(stderr, "shardproof: {}\n", services_->Describe());
+  }
   if (file_.has_value()) {
     const std::string path = file_->path();
     const Status finished = file_->Finish(end);

@@ -28,6 +28,8 @@
 
 namespace shardproof {
 
+class GpuServices;
+
 class Session {
  public:
   // Collective under a launcher. Errors: a backend that is not there, ranks
@@ -87,7 +89,8 @@ class Session {
 
  private:
   Session(Options options, std::unique_ptr<World> world,
-          std::shared_ptr<cuda::GpuSystem> gpus);
+          std::shared_ptr<cuda::GpuSystem> gpus,
+          std::shared_ptr<const GpuServices> services);
   // No speed of GPUs is claimed where there are none, or several ranks on one.
   void MarkEmulated(Record& record) const;
   Record RunOne(const Job& job, const RunOptions& run);
@@ -104,7 +107,9 @@ class Session {
                     const Job* job);
 
   Options options_;
-  std::shared_ptr<cuda::GpuSystem> gpus_;  // Null: a backend without any.
+  // Null: a backend without any.
+  std::shared_ptr<cuda::GpuSystem> gpus_;
+  std::shared_ptr<const GpuServices> services_;
   std::unique_ptr<World> world_;
   Ceilings ceilings_;
   std::optional<ResultFile> file_;

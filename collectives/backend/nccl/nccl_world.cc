@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "collectives/backend/cuda/device/cuda_world.h"
 #include "collectives/backend/nccl/nccl_backend.h"
 
 namespace shardproof {
@@ -27,7 +26,8 @@ StatusOr<std::unique_ptr<ThreadWorld>> CreateNcclWorld(
       [shared](std::shared_ptr<Backend> inner, cuda::Place place) {
         return std::make_shared<NcclBackend>(std::move(inner), std::move(place),
                                              shared);
-      });
+      },
+      options.services);
 }
 
 }  // namespace shardproof

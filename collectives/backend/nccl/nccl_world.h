@@ -13,6 +13,7 @@
 #include <chrono>
 #include <memory>
 
+#include "collectives/backend/cuda/device/cuda_world.h"
 #include "collectives/backend/cuda/device/gpu.h"
 #include "collectives/backend/nccl/nccl_library.h"
 #include "collectives/backend/thread/thread_world.h"
@@ -26,6 +27,7 @@ struct NcclWorldOptions {
   std::shared_ptr<const NcclLibrary> library;
   // Of each wait for the library: see NcclCommunicatorOptions.
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
+  cuda::RankServices services = nullptr;
 };
 
 // kUnavailable: a library for GPUs and emulated ones, or the other way round; GPUs that share no memory with the host.

@@ -9,7 +9,8 @@ namespace shardproof::cuda {
 StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
     int ranks, const std::shared_ptr<GpuSystem>& gpus,
     const std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>,
-                                                 Place)>& wrap) {
+                                                 Place)>& wrap,
+    const RankServices& services) {
   for (int i = 0; i < gpus->count(); ++i) {
     if (gpus->gpu(i).info().managed_memory) continue;
     return Unavailable(
@@ -21,21 +22,28 @@ StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
   auto kept = std::make_shared<KeptBuffers>();
   return ThreadWorld::Create(
       {.ranks = ranks,
-       .wrap = [gpus, kept, wrap](std::shared_ptr<Backend> inner) {
+       .wrap = [gpus, kept, wrap, services](std::shared_ptr<Backend> inner) {
          const int gpu = inner->rank() % gpus->count();
-         return wrap(std::move(inner),
-                     Place{.gpus = gpus, .gpu = gpu, .kept = kept});
+         Place place{.gpus = gpus, .gpu = gpu, .kept = kept};
+         if (services != nullptr) {
+           auto context = std::make_shared<RankContext>();
+           services(*context, place);
+           SetCurrentContext(std::move(context));
+         }
+         return wrap(std::move(inner), std::move(place));
        }});
 }
 
 StatusOr<std::unique_ptr<ThreadWorld>> CreateCudaWorld(
     const CudaWorldOptions& options) {
   auto groups = std::make_shared<CudaGroups>(options.gpus, options.tuning);
-  return CreateGpuWorld(options.ranks, options.gpus,
-                        [groups](std::shared_ptr<Backend> inner, Place place) {
-                          return std::make_shared<CudaBackend>(
-                              std::move(inner), std::move(place), groups);
-                        });
+  return CreateGpuWorld(
+      options.ranks, options.gpus,
+      [groups](std::shared_ptr<Backend> inner, Place place) {
+        return std::make_shared<CudaBackend>(std::move(inner), std::move(place),
+                                             groups);
+      },
+      options.services);
 }
 
 }  // namespace shardproof::cuda

@@ -13,14 +13,21 @@
 #include "collectives/backend/cuda/device/gpu.h"
 #include "collectives/backend/cuda/device/gpu_backend.h"
 #include "collectives/backend/thread/thread_world.h"
+#include "collectives/rank_context.h"
 #include "reference/status.h"
 
 namespace shardproof::cuda {
+
+// Puts what a rank computes with into the context of its thread, where functions find it by FindService: kernels of layers,
+// of attention. Called once for each rank of a world, on its thread; what it puts serves several ranks where they share it.
+using RankServices = std::function<void(RankContext& context, const Place&)>;
 
 struct CudaWorldOptions {
   int ranks = 1;
   std::shared_ptr<GpuSystem> gpus;
   CudaTuning tuning = {};
+  RankServices services =
+      nullptr;  // Null: none, and layers compute on the host.
 };
 
 // kUnavailable: a GPU whose memory the host cannot use at the same time.
@@ -31,7 +38,8 @@ StatusOr<std::unique_ptr<ThreadWorld>> CreateCudaWorld(
 StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
     int ranks, const std::shared_ptr<GpuSystem>& gpus,
     const std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>,
-                                                 Place)>& wrap);
+                                                 Place)>& wrap,
+    const RankServices& services = nullptr);
 
 }  // namespace shardproof::cuda
 
