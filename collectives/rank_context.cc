@@ -3,15 +3,15 @@
 namespace shardproof {
 namespace {
 
-thread_local std::shared_ptr<const RankContext> current_context;
+thread_local std::shared_ptr<const RankServices> current_context;
 
 }  // namespace
 
-const std::shared_ptr<const RankContext>& CurrentContext() {
+const std::shared_ptr<const RankServices>& CurrentContext() {
   return current_context;
 }
 
-void SetCurrentContext(std::shared_ptr<const RankContext> context) {
+void SetCurrentContext(std::shared_ptr<const RankServices> context) {
   current_context = std::move(context);
 }
 

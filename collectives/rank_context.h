@@ -19,7 +19,7 @@
 namespace shardproof {
 
 // Filled before it is given to a thread, and not changed afterwards.
-class RankContext {
+class RankServices {
  public:
   template <class Interface>
   void Put(std::shared_ptr<Interface> service) {
@@ -38,13 +38,13 @@ class RankContext {
 };
 
 // That of the calling thread; null on threads of no rank, and of backends that give nothing.
-const std::shared_ptr<const RankContext>& CurrentContext();
-void SetCurrentContext(std::shared_ptr<const RankContext> context);
+const std::shared_ptr<const RankServices>& CurrentContext();
+void SetCurrentContext(std::shared_ptr<const RankServices> context);
 
 // The calling thread's; null where there is none, which costs a load and a comparison.
 template <class Interface>
 Interface* FindService() {
-  const RankContext* const context = CurrentContext().get();
+  const RankServices* const context = CurrentContext().get();
   return context == nullptr ? nullptr : context->Find<Interface>();
 }
 
