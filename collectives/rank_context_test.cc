@@ -28,8 +28,8 @@ class ByAdding final : public Doubler {
 };
 class Other {};
 
-std::shared_ptr<RankContext> ContextWithDoubler(int* gone = nullptr) {
-  auto context = std::make_shared<RankContext>();
+std::shared_ptr<RankServices> ContextWithDoubler(int* gone = nullptr) {
+  auto context = std::make_shared<RankServices>();
   context->Put<Doubler>(std::make_shared<ByAdding>(gone));
   return context;
 }

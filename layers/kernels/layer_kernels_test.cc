@@ -324,7 +324,7 @@ std::vector<Function> Functions() {
 
 std::shared_ptr<Asked> Install(LayerKernels::Done answer) {
   auto asked = std::make_shared<Asked>(std::move(answer));
-  auto context = std::make_shared<RankContext>();
+  auto context = std::make_shared<RankServices>();
   context->Put<LayerKernels>(asked);
   SetCurrentContext(std::move(context));
   return asked;
@@ -378,7 +378,7 @@ TEST_F(LayerKernelsTest, WhatIsLeftToTheHostIsTheHosts) {
 
 // Who has none leaves everything to the host.
 TEST_F(LayerKernelsTest, TheInterfaceItselfHasNoKernels) {
-  auto context = std::make_shared<RankContext>();
+  auto context = std::make_shared<RankServices>();
   context->Put<LayerKernels>(std::make_shared<LayerKernels>());
   for (const Function& f : Functions()) {
     SetCurrentContext(nullptr);

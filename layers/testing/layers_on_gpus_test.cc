@@ -35,7 +35,7 @@ struct Gpus {
         const std::unique_ptr<ThreadWorld> world,
         cuda::CreateCudaWorld({.ranks = kRanks,
                                .gpus = gpus,
-                               .services = [this](RankContext& context,
+                               .services = [this](RankServices& context,
                                                   const cuda::Place& place) {
                                  context.Put<LayerKernels>(
                                      kernels[static_cast<size_t>(place.gpu)]);

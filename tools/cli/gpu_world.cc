@@ -38,7 +38,7 @@ GpuServices::GpuServices(const std::shared_ptr<cuda::GpuSystem>& gpus) {
   }
 }
 
-void GpuServices::Put(RankContext& context, const cuda::Place& place) const {
+void GpuServices::Put(RankServices& context, const cuda::Place& place) const {
   context.Put<LayerKernels>(layers_[static_cast<size_t>(place.gpu)]);
 }
 
@@ -53,8 +53,8 @@ StatusOr<std::unique_ptr<World>> CreateGpuWorld(
     const std::string& backend, const Options& options,
     const std::shared_ptr<cuda::GpuSystem>& gpus,
     const std::shared_ptr<const GpuServices>& services) {
-  const cuda::RankServices put = [services](RankContext& context,
-                                            const cuda::Place& place) {
+  const cuda::PutServices put = [services](RankServices& context,
+                                           const cuda::Place& place) {
     services->Put(context, place);
   };
   if (backend == "cuda") {

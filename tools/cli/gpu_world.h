@@ -26,7 +26,7 @@ class GpuServices {
   explicit GpuServices(const std::shared_ptr<cuda::GpuSystem>& gpus);
 
   // Into the context of a rank that lives at `place`.
-  void Put(RankContext& context, const cuda::Place& place) const;
+  void Put(RankServices& context, const cuda::Place& place) const;
   // "layer kernels: 1234 launches on GPUs, 56 calls on the host", so far.
   std::string Describe() const;
 

@@ -27,7 +27,7 @@ struct NcclWorldOptions {
   std::shared_ptr<const NcclLibrary> library;
   // Of each wait for the library: see NcclCommunicatorOptions.
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
-  cuda::RankServices services = nullptr;
+  cuda::PutServices services = nullptr;
 };
 
 // kUnavailable: a library for GPUs and emulated ones, or the other way round; GPUs that share no memory with the host.

@@ -10,7 +10,7 @@ StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
     int ranks, const std::shared_ptr<GpuSystem>& gpus,
     const std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>,
                                                  Place)>& wrap,
-    const RankServices& services) {
+    const PutServices& services) {
   for (int i = 0; i < gpus->count(); ++i) {
     if (gpus->gpu(i).info().managed_memory) continue;
     return Unavailable(
@@ -26,7 +26,7 @@ StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
          const int gpu = inner->rank() % gpus->count();
          Place place{.gpus = gpus, .gpu = gpu, .kept = kept};
          if (services != nullptr) {
-           auto context = std::make_shared<RankContext>();
+           auto context = std::make_shared<RankServices>();
            services(*context, place);
            SetCurrentContext(std::move(context));
          }

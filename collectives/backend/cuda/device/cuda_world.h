@@ -20,13 +20,13 @@ namespace shardproof::cuda {
 
 // Puts what a rank computes with into the context of its thread, where functions find it by FindService: kernels of layers,
 // of attention. Called once for each rank of a world, on its thread; what it puts serves several ranks where they share it.
-using RankServices = std::function<void(RankContext& context, const Place&)>;
+using PutServices = std::function<void(RankServices& context, const Place&)>;
 
 struct CudaWorldOptions {
   int ranks = 1;
   std::shared_ptr<GpuSystem> gpus;
   CudaTuning tuning = {};
-  RankServices services =
+  PutServices services =
       nullptr;  // Null: none, and layers compute on the host.
 };
 
@@ -39,7 +39,7 @@ StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
     int ranks, const std::shared_ptr<GpuSystem>& gpus,
     const std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>,
                                                  Place)>& wrap,
-    const RankServices& services = nullptr);
+    const PutServices& services = nullptr);
 
 }  // namespace shardproof::cuda
 

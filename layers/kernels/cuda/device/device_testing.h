@@ -40,7 +40,7 @@ class OnGpu {
       : gpus_(OpenGpus(options)),
         kernels_(std::make_shared<LayerKernelsOnGpu>(
             GpuLanesOptions{.gpus = gpus_, .gpu = 0, .timeout = timeout})) {
-    auto context = std::make_shared<RankContext>();
+    auto context = std::make_shared<RankServices>();
     context->Put<LayerKernels>(kernels_);
     context_ = std::move(context);
     SetCurrentContext(context_);
@@ -74,7 +74,7 @@ class OnGpu {
  private:
   std::shared_ptr<GpuSystem> gpus_;
   std::shared_ptr<LayerKernelsOnGpu> kernels_;
-  std::shared_ptr<const RankContext> context_;
+  std::shared_ptr<const RankServices> context_;
 };
 
 // An operand of a test in one of the two kinds of memory, as far off a multiple
