@@ -26,8 +26,8 @@ struct CudaWorldOptions {
   int ranks = 1;
   std::shared_ptr<GpuSystem> gpus;
   CudaTuning tuning = {};
-  PutServices services =
-      nullptr;  // Null: none, and layers compute on the host.
+  // Null: none, and layers compute on the host.
+  PutServices services = nullptr;
 };
 
 // kUnavailable: a GPU whose memory the host cannot use at the same time.
