@@ -1,8 +1,8 @@
 // The kernels of attention on something else than the host. A rank whose context has one (collectives/rank_context.h)
 // computes with it: FlashAttention::Create asks it first, and schemes do not know.
 //
-//     class AttentionKernelsOnGpu : public AttentionKernels { ... };
-//     context->Put<AttentionKernels>(std::make_shared<AttentionKernelsOnGpu>(gpus, gpu));
+//     class FlashKernelsOnGpu : public FlashKernels { ... };
+//     context->Put<FlashKernels>(std::make_shared<FlashKernelsOnGpu>(gpus, gpu));
 #ifndef SHARDPROOF_ATTENTION_KERNELS_ATTENTION_KERNELS_H_
 #define SHARDPROOF_ATTENTION_KERNELS_ATTENTION_KERNELS_H_
 
@@ -13,12 +13,12 @@
 
 namespace shardproof {
 
-class AttentionKernels {
+class FlashKernels {
  public:
-  AttentionKernels() = default;
-  AttentionKernels(const AttentionKernels&) = delete;
-  AttentionKernels& operator=(const AttentionKernels&) = delete;
-  virtual ~AttentionKernels() = default;
+  FlashKernels() = default;
+  FlashKernels(const FlashKernels&) = delete;
+  FlashKernels& operator=(const FlashKernels&) = delete;
+  virtual ~FlashKernels() = default;
 
   // One with the contract of FlashAttention, whose results the host can read once its functions have returned (on a
   // stream: once that is synchronized); null for a shape that is left to the host. `shape` has been checked. Called by

@@ -100,7 +100,7 @@ Status CheckShape(const FlashShape& shape) {
 StatusOr<std::unique_ptr<FlashAttention>> FlashAttention::Create(
     const FlashShape& shape) {
   SP_RETURN_IF_ERROR(CheckShape(shape));
-  if (AttentionKernels* const device = FindService<AttentionKernels>()) {
+  if (FlashKernels* const device = FindService<FlashKernels>()) {
     SP_ASSIGN_OR_RETURN(std::unique_ptr<FlashAttention> made,
                         device->Create(shape));
     if (made != nullptr) return made;
