@@ -12,13 +12,12 @@
 #include <vector>
 
 #include "attention/kernels/cuda/products.h"
-#include "attention/kernels/cuda/testing/fiber_tile_context.h"
+#include "attention/kernels/cuda/testing/tile_launcher.h"
 #include "reference/dtype.h"
 
 namespace shardproof::cuda {
 namespace {
 
-using testing::FiberTileContext;
 using testing::TileLauncher;
 
 constexpr int kLanes = 32;

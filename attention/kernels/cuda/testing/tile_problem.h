@@ -23,7 +23,7 @@
 #include "attention/kernels/cuda/key_gradients.h"
 #include "attention/kernels/cuda/protocol.h"
 #include "attention/kernels/cuda/query_gradients.h"
-#include "attention/kernels/cuda/testing/fiber_tile_context.h"
+#include "attention/kernels/cuda/testing/tile_launcher.h"
 #include "attention/kernels/flash_testing.h"
 
 namespace shardproof::cuda::testing {

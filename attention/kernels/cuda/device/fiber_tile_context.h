@@ -10,10 +10,12 @@
 //                      that is issued too early destroys what is still read. A fiber's own copies only: others see them
 //                      after a barrier, without which ThreadSanitizer reports a race.
 //
+// Emulated GPUs run it (emulated_flash.h), and tests (../testing/tile_launcher.h), which plant faults in the kernels.
+//
 // It sees no instruction: what PTX and SASS make of the template, how many registers it takes, and the time that anything
 // takes are the compiler's and the GPU's. Bank conflicts are counted in tile_test.cc, from addresses.
-#ifndef SHARDPROOF_ATTENTION_KERNELS_CUDA_TESTING_FIBER_TILE_CONTEXT_H_
-#define SHARDPROOF_ATTENTION_KERNELS_CUDA_TESTING_FIBER_TILE_CONTEXT_H_
+#ifndef SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FIBER_TILE_CONTEXT_H_
+#define SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FIBER_TILE_CONTEXT_H_
 
 #include <array>
 #include <bit>
@@ -22,15 +24,13 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <vector>
 
 #include "attention/kernels/cuda/fragment.h"
 #include "attention/kernels/cuda/tile.h"
 #include "collectives/backend/cuda/fiber/fiber_context.h"
 #include "collectives/backend/cuda/fiber/fiber_scheduler.h"
-#include "reference/status.h"
 
-namespace shardproof::cuda::testing {
+namespace shardproof::cuda {
 
 // Which element of which lane is (row, column) of an operand: the inverse of PlaceInA and PlaceInB.
 struct Holder {
@@ -69,18 +69,40 @@ struct PendingCopy {
   int group = 0;
 };
 
-// Beyond the stack of a fiber, which is abandoned after an error.
+// What a lane keeps: nothing that needs a destructor, since a fiber is abandoned after an error.
 struct LaneState {
-  std::vector<PendingCopy> pending;
-  uint64_t random = 0;
+  // A kernel has 40 copies under way at most; more land at once.
+  static constexpr int kMostPending = 64;
+  std::array<PendingCopy, kMostPending> pending;
+  int pending_count = 0;
+  uint64_t random = 0;  // Not 0: Seed.
   int group = 0;
   int meetings = 0;
+
+  // `number` tells lanes and launches apart.
+  void Seed(uint64_t number) {
+    random = (number + 1) * 0x9e3779b97f4a7c15U;
+    if (random == 0) random = 1;
+  }
+};
+
+// Which block of the grid a fiber works for, and the bytes of shared memory that this block has.
+struct FiberBlock {
+  int number = 0;
+  uint32_t shared_bytes = 0;
 };
 
 class FiberTileContext : public FiberContext<> {
  public:
-  FiberTileContext(FiberThread& thread, WarpTable& table, LaneState& state)
-      : FiberContext<>(thread), thread_(thread), table_(table), state_(state) {}
+  FiberTileContext(FiberThread& thread, const FiberBlock& block,
+                   WarpTable& table, LaneState& state)
+      : FiberContext<>(thread),
+        thread_(thread),
+        block_(block),
+        table_(table),
+        state_(state) {}
+
+  int block() const { return block_.number; }
 
   template <bool kTransposed>
   void LoadMatrices(uint32_t (&words)[4], uint32_t offset,
@@ -154,25 +176,27 @@ class FiberTileContext : public FiberContext<> {
     state_.random ^= state_.random << 13;
     state_.random ^= state_.random >> 7;
     state_.random ^= state_.random << 17;
-    if ((state_.random >> 20 & 1) != 0) {
+    if ((state_.random >> 20 & 1) != 0 ||
+        state_.pending_count == LaneState::kMostPending) {
       thread_.Preempt();
       Land(copy);
     } else {
-      state_.pending.push_back(copy);
+      state_.pending[static_cast<size_t>(state_.pending_count++)] = copy;
     }
   }
   void CommitCopies() { ++state_.group; }
   template <int kPending>
   void WaitForCopies() {
-    std::vector<PendingCopy> later;
-    for (const PendingCopy& copy : state_.pending) {
+    int later = 0;
+    for (int i = 0; i < state_.pending_count; ++i) {
+      const PendingCopy copy = state_.pending[static_cast<size_t>(i)];
       if (copy.group < state_.group - kPending) {
         Land(copy);
       } else {
-        later.push_back(copy);
+        state_.pending[static_cast<size_t>(later++)] = copy;
       }
     }
-    state_.pending = later;
+    state_.pending_count = later;
   }
   const std::byte* SharedAt(uint32_t offset) {
     return thread_.Shared() + offset;
@@ -219,69 +243,17 @@ class FiberTileContext : public FiberContext<> {
   }
   // What a GPU faults at.
   void RequireInside(uint32_t offset, uint32_t bytes, uint32_t alignment) {
-    if (offset % alignment != 0 ||
-        offset + bytes > static_cast<uint32_t>(thread_.grid().shared_bytes)) {
+    if (offset % alignment != 0 || offset + bytes > block_.shared_bytes) {
       std::abort();
     }
   }
 
   FiberThread& thread_;
+  const FiberBlock block_;
   WarpTable& table_;
   LaneState& state_;
 };
 
-// Launches of kernels, grid by grid. Fibers are kept from one to the next.
-class TileLauncher {
- public:
-  struct Shape {
-    int64_t blocks = 0;
-    int threads = 0;
-    uint32_t shared_bytes = 0;
-  };
+}  // namespace shardproof::cuda
 
-  // What the scheduler says, or that a copy was never waited for. `body` is called with a context.
-  template <class Body>
-  Status operator()(const Shape& shape, uint64_t seed, const Body& body) {
-    if (shape.blocks == 0) return OkStatus();
-    const int warps = shape.threads / kWarpLanes;
-    const auto blocks = static_cast<int>(shape.blocks);
-    tables_.assign(static_cast<size_t>(blocks * warps), {});
-    lanes_.assign(static_cast<size_t>(blocks * shape.threads), {});
-    for (size_t i = 0; i < lanes_.size(); ++i) {
-      lanes_[i].random = (seed * lanes_.size() + i + 1) * 0x9e3779b97f4a7c15U;
-    }
-    // In two of three schedules a warp is far behind the others.
-    const Status status = scheduler_.Run(
-        {.blocks = blocks,
-         .threads = shape.threads,
-         .shared_bytes = static_cast<int>(shape.shared_bytes)},
-        {.seed = seed,
-         .preempt_one_in = 64,
-         .slow_warp = seed % 3 == 0 ? -1 : static_cast<int>(seed / 3) % warps,
-         .most_turns = int64_t{1} << 30},
-        [&](FiberThread& thread) {
-          const int at = thread.block() * shape.threads + thread.thread();
-          FiberTileContext context(
-              thread, tables_[static_cast<size_t>(at / kWarpLanes)],
-              lanes_[static_cast<size_t>(at)]);
-          body(context);
-        });
-    if (!status.ok()) return status;
-    for (const LaneState& lane : lanes_) {
-      if (!lane.pending.empty()) {
-        return Internal("{} copies of a thread are never waited for",
-                        lane.pending.size());
-      }
-    }
-    return OkStatus();
-  }
-
- private:
-  FiberScheduler scheduler_;
-  std::vector<WarpTable> tables_;
-  std::vector<LaneState> lanes_;
-};
-
-}  // namespace shardproof::cuda::testing
-
-#endif  // SHARDPROOF_ATTENTION_KERNELS_CUDA_TESTING_FIBER_TILE_CONTEXT_H_
+#endif  // SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FIBER_TILE_CONTEXT_H_

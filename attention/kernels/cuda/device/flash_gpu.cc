@@ -1,0 +1,98 @@
+#include "attention/kernels/cuda/device/flash_gpu.h"
+
+#include <algorithm>
+
+#include "attention/kernels/cuda/device/emulated_flash.h"
+
+namespace shardproof::cuda {
+namespace {
+
+// Those that a call launches.
+constexpr FlashKernel kLaunched[] = {FlashKernel::kForward,
+                                     FlashKernel::kKeyGradients,
+                                     FlashKernel::kQueryGradients};
+
+const char* NameOf(FlashKernel kernel) {
+  switch (kernel) {
+    case FlashKernel::kForward:
+      return "flash_forward";
+    case FlashKernel::kDelta:
+      return "flash_delta";
+    case FlashKernel::kKeyGradients:
+      return "flash_key_gradients";
+    case FlashKernel::kQueryGradients:
+      return "flash_query_gradients";
+  }
+  return "";
+}
+
+}  // namespace
+
+FlashGpu::FlashGpu(const FlashGpuOptions& options) : options_(options) {}
+
+bool FlashGpu::Has(DType dtype, int64_t head_dim) const {
+  if (head_dim != 64 && head_dim != 128) return false;
+  return std::all_of(std::begin(kLaunched), std::end(kLaunched),
+                     [&](FlashKernel kernel) {
+                       return Has(kernel, dtype, static_cast<int>(head_dim));
+                     });
+}
+
+bool FlashGpu::Has(FlashKernel kernel, DType dtype, int head_dim) const {
+  if (gpus().emulated()) {
+    return FindEmulatedFlashKernel(kernel, dtype, head_dim).body != nullptr;
+  }
+  return options_.find(kernel, dtype, head_dim).kernel != nullptr;
+}
+
+Status FlashGpu::Open() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (stream_ != nullptr) return OkStatus();
+  SP_ASSIGN_OR_RETURN(stream_, gpu().NewStream());
+  return OkStatus();
+}
+
+GridLaunch FlashGpu::LaunchOf(FlashKernel kernel, DType dtype, int head_dim,
+                              int64_t blocks) const {
+  const FlashKernelEntry entry = options_.find(kernel, dtype, head_dim);
+  const EmulatedFlashKernel emulated =
+      FindEmulatedFlashKernel(kernel, dtype, head_dim);
+  GridLaunch launch;
+  launch.name = NameOf(kernel);
+  launch.kernel = entry.kernel;
+  launch.emulated = emulated.body;
+  launch.blocks = static_cast<int>(
+      gpus().emulated() ? std::min<int64_t>(blocks, kMostEmulatedBlocks)
+                        : blocks);
+  launch.threads = entry.threads;
+  launch.shared_bytes = static_cast<int>(entry.shared_bytes);
+  launch.fiber_bytes = emulated.fiber_bytes;
+  return launch;
+}
+
+Status FlashGpu::Run(const std::vector<GridLaunch>& launches) {
+  if (launches.empty()) return OkStatus();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!lost_.ok()) return lost_;
+  if (stream_ == nullptr)
+    return Internal("attention on {} is not open", Name());
+  Status launched;
+  {
+    // The first launch of a kernel loads it, and waits for what runs: for a
+    // collective of several GPUs too, all of which has to be on its way then.
+    const std::lock_guard<std::mutex> launching(*gpus().launching());
+    for (const GridLaunch& launch : launches) {
+      launched = stream_->Launch(launch).WithContext(launch.name);
+      if (!launched.ok()) break;
+      ++launches_;
+    }
+  }
+  // What was launched before a refusal works in the caller's memory too.
+  const Status done = Synchronize(*stream_, options_.timeout);
+  const Status& first = launched.ok() ? done : launched;
+  const Status told = first.WithContext("attention on " + Name());
+  if (done.code() == StatusCode::kTimeout) lost_ = told;
+  return told;
+}
+
+}  // namespace shardproof::cuda

@@ -1,0 +1,122 @@
+// A rank's GPU as attention uses it: its kernels by name, a stream of its own, a deadline, and what it has done so far.
+//
+//     FlashGpu gpu({.gpus = gpus, .gpu = 0, .find = FindFlashKernel});
+//     SP_RETURN_IF_ERROR(gpu.Open());
+//     FlashLaunches launches(gpu, DType::kBF16, 128);
+//     launches.Add(FlashKernel::kForward, args);
+//     SP_RETURN_IF_ERROR(gpu.Run(launches.all()));                   // Returns once the kernels are done.
+#ifndef SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FLASH_GPU_H_
+#define SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FLASH_GPU_H_
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "attention/kernels/cuda/arguments.h"
+#include "attention/kernels/cuda/kernel_table.h"
+#include "collectives/backend/cuda/device/gpu.h"
+#include "reference/dtype.h"
+#include "reference/status.h"
+
+namespace shardproof::cuda {
+
+struct FlashGpuOptions {
+  std::shared_ptr<GpuSystem> gpus;
+  int gpu = 0;
+  // FindFlashKernel: of kernel_table.cc with CUDA or with its stub.
+  FlashKernelEntry (*find)(FlashKernel kernel, DType dtype,
+                           int head_dim) = nullptr;
+  // How long a call waits for its kernels. Fibers are slow.
+  std::chrono::milliseconds timeout = std::chrono::minutes(10);
+};
+
+struct FlashGpuCounts {
+  int64_t launches = 0;     // Of kernels.
+  int64_t gpu_calls = 0;    // Forward and Backward that the GPU did,
+  int64_t host_calls = 0;   // and those that the host did in its place.
+  int64_t host_shapes = 0;  // Attentions that the host has from the beginning.
+  int64_t staged_bytes =
+      0;  // Copied to or from where the GPU can address them.
+};
+
+class FlashGpu {
+ public:
+  explicit FlashGpu(const FlashGpuOptions& options);
+  FlashGpu(const FlashGpu&) = delete;
+  FlashGpu& operator=(const FlashGpu&) = delete;
+
+  // Whether there are the kernels of an attention of this type and head dimension.
+  bool Has(DType dtype, int64_t head_dim) const;
+  // Makes the stream, unless there is one. An error of the GPU.
+  Status Open();
+
+  GpuSystem& gpus() const { return *options_.gpus; }
+  Gpu& gpu() const { return gpus().gpu(options_.gpu); }
+
+  // A launch of `blocks` blocks, without its parameters.
+  GridLaunch LaunchOf(FlashKernel kernel, DType dtype, int head_dim,
+                      int64_t blocks) const;
+  int RowsOf(FlashKernel kernel, DType dtype, int head_dim) const {
+    return options_.find(kernel, dtype, head_dim).rows;
+  }
+  // Runs them in order and returns once they are done; several threads may call it, and take turns. An error of the GPU,
+  // or kTimeout, after which a kernel may still be writing and every call gets the same answer.
+  Status Run(const std::vector<GridLaunch>& launches);
+
+  void CountGpuCall() { ++gpu_calls_; }
+  void CountHostCall() { ++host_calls_; }
+  void CountHostShape() { ++host_shapes_; }
+  void CountStaged(int64_t bytes) { staged_bytes_ += bytes; }
+  FlashGpuCounts counts() const {
+    return {launches_, gpu_calls_, host_calls_, host_shapes_, staged_bytes_};
+  }
+
+ private:
+  bool Has(FlashKernel kernel, DType dtype, int head_dim) const;
+  std::string Name() const { return NameOf(gpus(), options_.gpu); }
+
+  const FlashGpuOptions options_;
+  std::atomic<int64_t> launches_{0}, gpu_calls_{0}, host_calls_{0},
+      host_shapes_{0}, staged_bytes_{0};
+  std::mutex mutex_;
+  // Guarded by mutex_.
+  std::unique_ptr<GpuStream> stream_;
+  Status lost_;  // That of the first timeout.
+};
+
+// The kernels of a call.
+class FlashLaunches {
+ public:
+  FlashLaunches(const FlashGpu& gpu, DType dtype, int64_t head_dim)
+      : gpu_(gpu), dtype_(dtype), head_dim_(static_cast<int>(head_dim)) {}
+
+  // One with `args` as its parameter; nothing where there are no blocks.
+  template <class Args>
+  void Add(FlashKernel kernel, const Args& args) {
+    const FlashWork& work = args.work;
+    const bool over_keys = kernel == FlashKernel::kKeyGradients;
+    const int rows =
+        over_keys ? work.sight.keys.count : work.sight.queries.count;
+    const int64_t blocks =
+        FlashBlocks(TilesOf(rows, gpu_.RowsOf(kernel, dtype_, head_dim_)),
+                    over_keys ? work.kv_heads : work.heads, work.sequences);
+    if (blocks == 0) return;
+    launches_.push_back(gpu_.LaunchOf(kernel, dtype_, head_dim_, blocks));
+    SetParameters(launches_.back(), args);
+  }
+  const std::vector<GridLaunch>& all() const { return launches_; }
+
+ private:
+  const FlashGpu& gpu_;
+  const DType dtype_;
+  const int head_dim_;
+  std::vector<GridLaunch> launches_;
+};
+
+}  // namespace shardproof::cuda
+
+#endif  // SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FLASH_GPU_H_
