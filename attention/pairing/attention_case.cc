@@ -7,7 +7,9 @@
 #include <numeric>
 #include <utility>
 
+#include "attention/kernels/attention_kernels.h"
 #include "attention/kernels/tile_product.h"
+#include "collectives/rank_context.h"
 #include "layers/pairing/layer_case.h"
 #include "reference/flash_attention.h"
 
@@ -144,6 +146,25 @@ std::vector<std::vector<int64_t>> SeenByEach(const AttentionPoint& p) {
     for (int64_t j = range.first; j < range.last; ++j) list.push_back(j);
   }
   return seen;
+}
+
+// That of the host's kernels; on a thread of a rank whose context has others,
+// that of those too: they round exponentials and dS to the type of the tensors,
+// whatever this machine multiplies, and have tiles of 32 keys at least.
+FlashArithmetic ArithmeticOf(const AttentionPoint& p, int64_t merges) {
+  FlashArithmetic a = FlashArithmetic::For(p.dtype);
+  a.o = p.dtype;
+  a.merges = merges;
+  if (FindService<FlashKernels>() != nullptr) {
+    a.tiles = (p.length() + 31) / 32 + merges;
+    return a;
+  }
+  a.products = ProductType(p.dtype);
+  if (a.products != DType::kBF16) {
+    a.exp_error = 4 * UnitRoundoff(Accumulator(p.dtype));
+  }
+  a.tiles = (p.length() + 255) / 256;  // Of that many keys at least.
+  return a;
 }
 
 // --- The case ----------------------------------------------------------------
@@ -319,13 +340,7 @@ StatusOr<DenseOutputs> AttentionExpected(const AttentionPoint& p,
                         .k = k.view(),
                         .v = v.view()};
   if (backward) inputs.d_o = d_o.view();
-  FlashArithmetic a = FlashArithmetic::For(p.dtype);
-  a.products = ProductType(p.dtype);
-  if (a.products != DType::kBF16) a.exp_error = 4 * UnitRoundoff(wide);
-  a.o = p.dtype;
-  a.tiles = (p.length() + 255) / 256;  // Of that many keys at least.
-  a.merges = merges;
-  const FlashResult r = FlashReference(inputs, a);
+  const FlashResult r = FlashReference(inputs, ArithmeticOf(p, merges));
   const auto places = [&](const char* name, const std::vector<int64_t>& of,
                           int64_t extent) {
     return PlacesAmong(Wanted(sample, name, extent), of);
