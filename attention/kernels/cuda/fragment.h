@@ -25,28 +25,28 @@ namespace shardproof::cuda {
 inline constexpr int kMmaRows = 16, kMmaColumns = 8, kMmaDepth = 16;
 inline constexpr int kLanesOfAQuad = 4;
 
-struct Place {
+struct FragmentPlace {
   int row = 0;
   int column = 0;
 
-  bool operator==(const Place&) const = default;
+  bool operator==(const FragmentPlace&) const = default;
 };
 
-constexpr Place PlaceInA(int lane, int element) {
+constexpr FragmentPlace PlaceInA(int lane, int element) {
   return {lane / 4 + element / 2 % 2 * 8,
           lane % 4 * 2 + element % 2 + element / 4 * 8};
 }
-constexpr Place PlaceInB(int lane, int element) {
+constexpr FragmentPlace PlaceInB(int lane, int element) {
   return {lane % 4 * 2 + element % 2 + element / 2 * 8, lane / 4};
 }
-constexpr Place PlaceInC(int lane, int element) {
+constexpr FragmentPlace PlaceInC(int lane, int element) {
   return {lane / 4 + element / 2 * 8, lane % 4 * 2 + element % 2};
 }
 
 // Of an 8 x 8 matrix that ldmatrix loads: element 0 or 1 of the word that a lane gets.
-constexpr Place LoadedPlace(int lane, int element, bool transposed) {
-  const Place place = {lane / 4, lane % 4 * 2 + element};
-  return transposed ? Place{place.column, place.row} : place;
+constexpr FragmentPlace LoadedPlace(int lane, int element, bool transposed) {
+  const FragmentPlace place = {lane / 4, lane % 4 * 2 + element};
+  return transposed ? FragmentPlace{place.column, place.row} : place;
 }
 
 // Where the 16 bytes begin whose address a lane gives. Of rows as they are stored:
@@ -54,11 +54,13 @@ constexpr Place LoadedPlace(int lane, int element, bool transposed) {
 //     A  [16 rows, 16 deep]                  its four words, in order
 //     B  stored as [16 columns, 16 deep]     words 0 and 1 are B of columns 0 to 7, words 2 and 3 of columns 8 to 15
 //     B  stored as [16 deep, 16 columns]     the same, by .trans
-constexpr Place RowAddressOfA(int lane) { return {lane % 16, lane / 16 * 8}; }
-constexpr Place RowAddressOfB(int lane) {
+constexpr FragmentPlace RowAddressOfA(int lane) {
+  return {lane % 16, lane / 16 * 8};
+}
+constexpr FragmentPlace RowAddressOfB(int lane) {
   return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8};
 }
-constexpr Place RowAddressOfTransposedB(int lane) {
+constexpr FragmentPlace RowAddressOfTransposedB(int lane) {
   return {lane % 16, lane / 16 * 8};
 }
 

@@ -20,20 +20,22 @@ TEST(FragmentTest, IsThatOfPtx) {
       const int row =
           (0 <= i && i < 2) || (4 <= i && i < 6) ? group : group + 8;
       const int column = in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0);
-      EXPECT_EQ(PlaceInA(lane, i), (Place{row, column})) << lane << " " << i;
+      EXPECT_EQ(PlaceInA(lane, i), (FragmentPlace{row, column}))
+          << lane << " " << i;
     }
     for (int i = 0; i < 4; ++i) {
-      EXPECT_EQ(PlaceInB(lane, i),
-                (Place{in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0), group}));
-      EXPECT_EQ(PlaceInC(lane, i),
-                (Place{i < 2 ? group : group + 8, in_group * 2 + (i & 1)}));
+      EXPECT_EQ(
+          PlaceInB(lane, i),
+          (FragmentPlace{in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0), group}));
+      EXPECT_EQ(PlaceInC(lane, i), (FragmentPlace{i < 2 ? group : group + 8,
+                                                  in_group * 2 + (i & 1)}));
     }
   }
   // Of the figures: T5 holds a0 = (1, 2), a7 = (9, 11), b3 = (11, 1) and c2 = (9, 2).
-  EXPECT_EQ(PlaceInA(5, 0), (Place{1, 2}));
-  EXPECT_EQ(PlaceInA(5, 7), (Place{9, 11}));
-  EXPECT_EQ(PlaceInB(5, 3), (Place{11, 1}));
-  EXPECT_EQ(PlaceInC(5, 2), (Place{9, 2}));
+  EXPECT_EQ(PlaceInA(5, 0), (FragmentPlace{1, 2}));
+  EXPECT_EQ(PlaceInA(5, 7), (FragmentPlace{9, 11}));
+  EXPECT_EQ(PlaceInB(5, 3), (FragmentPlace{11, 1}));
+  EXPECT_EQ(PlaceInC(5, 2), (FragmentPlace{9, 2}));
 }
 
 template <class PlaceOf>
@@ -41,7 +43,7 @@ void ExpectEachOnce(const PlaceOf& place_of, int rows, int columns) {
   std::set<std::pair<int, int>> places;
   for (int lane = 0; lane < kLanes; ++lane) {
     for (int i = 0; i < rows * columns / kLanes; ++i) {
-      const Place place = place_of(lane, i);
+      const FragmentPlace place = place_of(lane, i);
       EXPECT_TRUE(place.row >= 0 && place.row < rows);
       EXPECT_TRUE(place.column >= 0 && place.column < columns);
       EXPECT_TRUE(places.emplace(place.row, place.column).second);
@@ -58,10 +60,10 @@ TEST(FragmentTest, EveryElementIsHeldOnce) {
 
 // What ldmatrix.x4 gives a lane, from the addresses that the lanes give: the place in the stored matrix.
 template <class RowAddress>
-Place Loaded(const RowAddress& row_address, int lane, int word, int element,
-             bool transposed) {
-  const Place in = LoadedPlace(lane, element, transposed);
-  const Place row = row_address(8 * word + in.row);
+FragmentPlace Loaded(const RowAddress& row_address, int lane, int word,
+                     int element, bool transposed) {
+  const FragmentPlace in = LoadedPlace(lane, element, transposed);
+  const FragmentPlace row = row_address(8 * word + in.row);
   return {row.row, row.column + in.column};
 }
 
@@ -73,13 +75,13 @@ TEST(FragmentTest, LoadsAreOperands) {
     }
     for (int pair = 0; pair < 2; ++pair) {
       for (int i = 0; i < 4; ++i) {
-        const Place b = PlaceInB(lane, i);
+        const FragmentPlace b = PlaceInB(lane, i);
         const int word = 2 * pair + i / 2;
         // Stored by columns of B, and by its rows.
         EXPECT_EQ(Loaded(RowAddressOfB, lane, word, i % 2, false),
-                  (Place{b.column + 8 * pair, b.row}));
+                  (FragmentPlace{b.column + 8 * pair, b.row}));
         EXPECT_EQ(Loaded(RowAddressOfTransposedB, lane, word, i % 2, true),
-                  (Place{b.row, b.column + 8 * pair}));
+                  (FragmentPlace{b.row, b.column + 8 * pair}));
       }
     }
   }
@@ -91,7 +93,7 @@ TEST(FragmentTest, LanesAddressEveryRowOnce) {
        {RowAddressOfA, RowAddressOfB, RowAddressOfTransposedB}) {
     std::set<std::pair<int, int>> rows;
     for (int lane = 0; lane < kLanes; ++lane) {
-      const Place place = address(lane);
+      const FragmentPlace place = address(lane);
       EXPECT_EQ(place.column % 8, 0);
       EXPECT_TRUE(place.row < 16 && place.column < 16);
       rows.emplace(place.row, place.column);
@@ -105,7 +107,7 @@ TEST(FragmentTest, ResultsAreOperands) {
   for (int lane = 0; lane < kLanes; ++lane) {
     for (int i = 0; i < 8; ++i) {
       const WordOfC from = WordOfAFromC(i / 2);
-      Place place = PlaceInC(lane, from.first + i % 2);
+      FragmentPlace place = PlaceInC(lane, from.first + i % 2);
       place.column += from.tile * kMmaColumns;
       EXPECT_EQ(place, PlaceInA(lane, i)) << lane << " " << i;
     }

@@ -60,7 +60,7 @@ constexpr uint32_t ChunkOffset(int row, int chunk) {
 
 // Chunk n of a tile is copied by thread n % threads: `place` is its row and the number of its chunk.
 template <int kColumns>
-constexpr Place CopiedPlace(int n) {
+constexpr FragmentPlace CopiedPlace(int n) {
   constexpr int kChunks = kColumns / kChunkElements;
   return {n / kChunks, n % kChunks};
 }
@@ -72,7 +72,7 @@ SHARDPROOF_DEVICE void CopyTile(Context& context, uint32_t base, const T* from,
   constexpr int kRowsAtOnce = kThreads / (kColumns / kChunkElements);
   static_assert(kRows % kRowsAtOnce == 0 && kRowsAtOnce % 8 == 0);
   // Every kRowsAtOnce rows a thread has the same chunk, swizzled alike.
-  const Place first = CopiedPlace<kColumns>(context.thread());
+  const FragmentPlace first = CopiedPlace<kColumns>(context.thread());
   const uint32_t to = base + ChunkOffset<kColumns>(first.row, first.column);
   const T* const chunk = from + first.column * kChunkElements;
   const T* source = chunk + first.row * stride;
@@ -90,7 +90,7 @@ SHARDPROOF_DEVICE void CopyTile(Context& context, uint32_t base, const T* from,
 // multiple of 16. It is ChunkOffset of the sum of the places: the lane's own part, in which one bit pattern is turned
 // over, and a constant.
 template <int kColumns, bool kSwizzles = true>
-SHARDPROOF_DEVICE uint32_t LaneOffset(const Place& of_lane, int row,
+SHARDPROOF_DEVICE uint32_t LaneOffset(const FragmentPlace& of_lane, int row,
                                       int column) {
   const uint32_t own = ChunkOffset<kColumns, kSwizzles>(
       of_lane.row, of_lane.column / kChunkElements);

@@ -57,7 +57,7 @@ int MostTurns() {
   }
   for (int first = 0; first < 64 * kColumns / kChunkElements; first += 8) {
     most = std::max(most, TurnsOf(first, [](int n) {
-                      const Place place = CopiedPlace<kColumns>(n);
+                      const FragmentPlace place = CopiedPlace<kColumns>(n);
                       return ChunkOffset<kColumns, kSwizzles>(place.row,
                                                               place.column);
                     }));
@@ -102,7 +102,7 @@ void ExpectLaneOffsets() {
       for (const auto& address :
            {RowAddressOfA, RowAddressOfB, RowAddressOfTransposedB}) {
         for (int lane = 0; lane < kLanes; ++lane) {
-          const Place place = address(lane);
+          const FragmentPlace place = address(lane);
           ASSERT_EQ(
               (LaneOffset<kColumns, kSwizzles>(place, row, column)),
               (ChunkOffset<kColumns, kSwizzles>(
@@ -137,7 +137,7 @@ void ForResults(int lane, float (&c)[kRowTiles][kOperands][4], const F& value) {
   for (int r = 0; r < kRowTiles; ++r) {
     for (int n = 0; n < kOperands; ++n) {
       for (int i = 0; i < 4; ++i) {
-        const Place place = PlaceInC(lane, i);
+        const FragmentPlace place = PlaceInC(lane, i);
         c[r][n][i] =
             value(2 * r + i / 2, n * kMmaColumns + place.column, c[r][n][i]);
       }

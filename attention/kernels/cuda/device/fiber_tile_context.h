@@ -45,7 +45,7 @@ constexpr Holders<kRows, kColumns> HoldersOf(const PlaceOf& place_of) {
   Holders<kRows, kColumns> holders = {};
   for (int lane = 0; lane < kWarpLanes; ++lane) {
     for (int element = 0; element < kRows * kColumns / kWarpLanes; ++element) {
-      const Place place = place_of(lane, element);
+      const FragmentPlace place = place_of(lane, element);
       holders[place.row][place.column] = {lane, element};
     }
   }
@@ -113,7 +113,7 @@ class FiberTileContext : public FiberContext<> {
     for (int m = 0; m < 4; ++m) {
       uint16_t two[2];
       for (int element = 0; element < 2; ++element) {
-        const Place place = LoadedPlace(lane(), element, kTransposed);
+        const FragmentPlace place = LoadedPlace(lane(), element, kTransposed);
         const uint32_t row = Brought(8 * m + place.row, 0);
         RequireInside(row, kChunkBytes, kChunkBytes);
         std::memcpy(two + element,

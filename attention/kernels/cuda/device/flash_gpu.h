@@ -9,7 +9,6 @@
 #define SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FLASH_GPU_H_
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -17,31 +16,13 @@
 #include <vector>
 
 #include "attention/kernels/cuda/arguments.h"
+#include "attention/kernels/cuda/device/flash_on_gpu.h"
 #include "attention/kernels/cuda/kernel_table.h"
 #include "collectives/backend/cuda/device/gpu.h"
 #include "reference/dtype.h"
 #include "reference/status.h"
 
 namespace shardproof::cuda {
-
-struct FlashGpuOptions {
-  std::shared_ptr<GpuSystem> gpus;
-  int gpu = 0;
-  // FindFlashKernel: of kernel_table.cc with CUDA or with its stub.
-  FlashKernelEntry (*find)(FlashKernel kernel, DType dtype,
-                           int head_dim) = nullptr;
-  // How long a call waits for its kernels. Fibers are slow.
-  std::chrono::milliseconds timeout = std::chrono::minutes(10);
-};
-
-struct FlashGpuCounts {
-  int64_t launches = 0;     // Of kernels.
-  int64_t gpu_calls = 0;    // Forward and Backward that the GPU did,
-  int64_t host_calls = 0;   // and those that the host did in its place.
-  int64_t host_shapes = 0;  // Attentions that the host has from the beginning.
-  int64_t staged_bytes =
-      0;  // Copied to or from where the GPU can address them.
-};
 
 class FlashGpu {
  public:

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "attention/kernels/cuda/device/flash_gpu.h"
 #include "attention/kernels/cuda/device/flash_operands.h"
 #include "attention/kernels/cuda/device/flash_work.h"
 
@@ -133,6 +134,11 @@ Status FlashOnGpu::BackwardByGpu(const BackwardArgs& args,
 }
 
 }  // namespace
+
+FlashKernelsOnGpu::FlashKernelsOnGpu(const FlashGpuOptions& options)
+    : gpu_(std::make_shared<FlashGpu>(options)) {}
+
+FlashGpuCounts FlashKernelsOnGpu::counts() const { return gpu_->counts(); }
 
 StatusOr<std::unique_ptr<FlashAttention>> FlashKernelsOnGpu::Create(
     const FlashShape& shape) {

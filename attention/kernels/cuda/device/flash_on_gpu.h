@@ -22,24 +22,47 @@
 #ifndef SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FLASH_ON_GPU_H_
 #define SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FLASH_ON_GPU_H_
 
+#include <chrono>
+#include <cstdint>
 #include <memory>
 
 #include "attention/kernels/attention_kernels.h"
-#include "attention/kernels/cuda/device/flash_gpu.h"
+#include "attention/kernels/cuda/kernel_table.h"
 #include "attention/kernels/flash.h"
+#include "collectives/backend/cuda/device/gpu.h"
+#include "reference/dtype.h"
 #include "reference/status.h"
 
 namespace shardproof::cuda {
 
+struct FlashGpuOptions {
+  std::shared_ptr<GpuSystem> gpus;
+  int gpu = 0;
+  // FindFlashKernel: of kernel_table.cc with CUDA or with its stub.
+  FlashKernelEntry (*find)(FlashKernel kernel, DType dtype,
+                           int head_dim) = nullptr;
+  // How long a call waits for its kernels. Fibers are slow.
+  std::chrono::milliseconds timeout = std::chrono::minutes(10);
+};
+
+struct FlashGpuCounts {
+  int64_t launches = 0;      // Of kernels.
+  int64_t gpu_calls = 0;     // Forward and Backward that the GPU did,
+  int64_t host_calls = 0;    // and those that the host did in its place.
+  int64_t host_shapes = 0;   // Attentions that are the host's altogether.
+  int64_t staged_bytes = 0;  // Copied to where the GPU addresses them, or back.
+};
+
+class FlashGpu;
+
 class FlashKernelsOnGpu : public FlashKernels {
  public:
-  explicit FlashKernelsOnGpu(const FlashGpuOptions& options)
-      : gpu_(std::make_shared<FlashGpu>(options)) {}
+  explicit FlashKernelsOnGpu(const FlashGpuOptions& options);
 
   // Null for what is left to the host. kOutOfMemory, and errors of the GPU.
   StatusOr<std::unique_ptr<FlashAttention>> Create(
       const FlashShape& shape) override;
-  FlashGpuCounts counts() const { return gpu_->counts(); }
+  FlashGpuCounts counts() const;
 
  private:
   const std::shared_ptr<FlashGpu> gpu_;  // The attentions keep it too.
