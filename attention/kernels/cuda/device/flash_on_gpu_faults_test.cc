@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "attention/kernels/attention_kernels.h"
@@ -94,6 +95,8 @@ TEST(FlashOfHostTest, FlashWorkOfSaysWhatKernelsDo) {
   EXPECT_FALSE(takes(kTokens, kTokens, {.cu_seqlens = {0, 40}}));
   EXPECT_FALSE(takes(kTokens, kTokens, {.window = kFar}));
   EXPECT_FALSE(takes({.offset = kFar, .count = 1}, kTokens, causal));
+  // What an int makes 5 of.
+  EXPECT_FALSE(takes({.offset = 2 * kFar + 5, .count = 1}, kTokens, causal));
   EXPECT_FALSE(takes({.offset = kFar - 20, .count = 40}, kTokens, causal));
   EXPECT_FALSE(takes({.stride = kFar, .count = 2}, kTokens, causal));
   EXPECT_FALSE(takes({.count = 41}, kTokens, causal));
@@ -110,8 +113,9 @@ TEST(FlashOfHostTest, FarPositions) {
   const EmulatedFlash emulated;
   const auto flash = emulated.Create(kShape);
   constexpr int64_t kFar = int64_t{1} << 40;
-  GpuProblem problem(kShape, {.causal = true}, {.offset = kFar, .count = 40},
-                     {.offset = kFar - 9, .count = 40});
+  GpuProblem problem(kShape, {.causal = true},
+                     {.offset = kFar + 40, .count = 40},
+                     {.offset = kFar + 31, .count = 40});
   ASSERT_TRUE(problem.RunOnGpu(*flash).ok());
   problem.ExpectRight();
   EXPECT_EQ(emulated.kernels->counts().host_calls, 2);
@@ -225,6 +229,23 @@ TEST(FlashFaultTest, EndlessLaunch) {
   }
   EXPECT_EQ(emulated.kernels->counts().launches, 1);
   EXPECT_EQ(emulated.kernels->counts().gpu_calls, 0);
+}
+
+// Calls of several threads take turns: nothing is launched while another call
+// waits for its kernel.
+TEST(FlashFaultTest, OthersAwaitTheirTurn) {
+  const EmulatedFlash emulated({.faults = {.endless_launch = 0}},
+                               std::chrono::milliseconds(300));
+  const auto stream = Stream::Create("attention");
+  ASSERT_TRUE(stream.ok());
+  const auto one = emulated.Create(kShape), other = emulated.Create(kShape);
+  GpuProblem first = Problem(), second = Problem();
+  ASSERT_TRUE(one->Forward(*stream, first.ForwardOnGpu()).ok());
+  while (emulated.kernels->counts().launches == 0) std::this_thread::yield();
+  EXPECT_EQ(other->Forward({}, second.ForwardOnGpu()).code(),
+            StatusCode::kTimeout);
+  EXPECT_EQ(stream->Synchronize().code(), StatusCode::kTimeout);
+  EXPECT_EQ(emulated.kernels->counts().launches, 1);
 }
 
 // On a stream an error comes with its end.
