@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "attention/kernels/attention_kernels.h"
+#include "attention/kernels/flash_kernels.h"
 #include "attention/kernels/flash_block.h"
 #include "collectives/rank_context.h"
 

@@ -121,7 +121,7 @@ class FlashAttention {
   // kUnsupported for the type; kOutOfMemory.
   static StatusOr<std::unique_ptr<FlashAttention>> Create(
       const FlashShape& shape);
-  // The same, whatever else the rank could compute with (attention_kernels.h).
+  // The same, whatever else the rank could compute with (flash_kernels.h).
   static StatusOr<std::unique_ptr<FlashAttention>> CreateOnHost(
       const FlashShape& shape);
 

@@ -7,7 +7,7 @@
 #include <numeric>
 #include <utility>
 
-#include "attention/kernels/attention_kernels.h"
+#include "attention/kernels/flash_kernels.h"
 #include "attention/kernels/tile_product.h"
 #include "collectives/rank_context.h"
 #include "layers/pairing/layer_case.h"

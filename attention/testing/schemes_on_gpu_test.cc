@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "attention/head_parallel/head_parallel.h"
-#include "attention/kernels/attention_kernels.h"
+#include "attention/kernels/flash_kernels.h"
 #include "attention/kernels/cuda/testing/gpu_problem.h"
 #include "attention/ring/ring.h"
 #include "collectives/backend/cuda/device/cuda_world.h"

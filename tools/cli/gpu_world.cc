@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "attention/kernels/flash_kernels.h"
 #include "collectives/backend/cuda/device/cuda_gpu.h"
 #include "collectives/backend/cuda/device/cuda_world.h"
 #include "collectives/backend/cuda/device/emulated_gpu.h"
@@ -35,18 +36,30 @@ GpuServices::GpuServices(const std::shared_ptr<cuda::GpuSystem>& gpus) {
     layers_.push_back(std::make_shared<cuda::LayerKernelsOnGpu>(
         cuda::GpuLanesOptions{.gpus = gpus, .gpu = gpu},
         &cuda::FindLayerKernel));
+    attention_.push_back(cuda::MakeFlashKernelsOnGpu(gpus, gpu));
   }
 }
 
 void GpuServices::Put(RankServices& context, const cuda::Place& place) const {
-  context.Put<LayerKernels>(layers_[static_cast<size_t>(place.gpu)]);
+  const auto gpu = static_cast<size_t>(place.gpu);
+  context.Put<LayerKernels>(layers_[gpu]);
+  context.Put<FlashKernels>(attention_[gpu]);
 }
 
 std::string GpuServices::Describe() const {
   cuda::LayerKernelCounts counts;
   for (const auto& kernels : layers_) counts += kernels->counts();
-  return fmt::format("layer kernels: {} launches on GPUs, {} calls on the host",
-                     counts.launches, counts.left_to_host);
+  int64_t launches = 0, calls = 0, shapes = 0;
+  for (const auto& kernels : attention_) {
+    const cuda::FlashGpuCounts of_gpu = kernels->counts();
+    launches += of_gpu.launches;
+    calls += of_gpu.host_calls;
+    shapes += of_gpu.host_shapes;
+  }
+  return fmt::format(
+      "layer kernels: {} launches on GPUs, {} calls on the host; attention: {} "
+      "launches, {} calls and {} shapes on the host",
+      counts.launches, counts.left_to_host, launches, calls, shapes);
 }
 
 StatusOr<std::unique_ptr<World>> CreateGpuWorld(

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "attention/kernels/cuda/device/gpu_kernels.h"
 #include "collectives/backend/cuda/device/gpu.h"
 #include "collectives/backend/cuda/device/gpu_backend.h"
 #include "collectives/rank_context.h"
@@ -27,11 +28,13 @@ class GpuServices {
 
   // Into the context of a rank that lives at `place`.
   void Put(RankServices& context, const cuda::Place& place) const;
-  // "layer kernels: 1234 launches on GPUs, 56 calls on the host", so far.
+  // "layer kernels: 1234 launches on GPUs, 56 calls on the host; attention: 12
+  // launches, 3 calls and 4 shapes on the host", so far.
   std::string Describe() const;
 
  private:
   std::vector<std::shared_ptr<cuda::LayerKernelsOnGpu>> layers_;  // By GPU.
+  std::vector<std::shared_ptr<cuda::FlashKernelsOnGpu>> attention_;
 };
 
 // `backend` is "cuda" or "nccl"; the latter with --nccl-library.

@@ -26,7 +26,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "attention/kernels/attention_kernels.h"
+#include "attention/kernels/flash_kernels.h"
 #include "attention/kernels/cuda/kernel_table.h"
 #include "attention/kernels/flash.h"
 #include "collectives/backend/cuda/device/gpu.h"

@@ -8,7 +8,7 @@
 #include <thread>
 #include <utility>
 
-#include "attention/kernels/attention_kernels.h"
+#include "attention/kernels/flash_kernels.h"
 #include "attention/kernels/cuda/device/flash_on_gpu.h"
 #include "attention/kernels/cuda/device/flash_work.h"
 #include "attention/kernels/cuda/testing/gpu_problem.h"

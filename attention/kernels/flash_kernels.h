@@ -3,8 +3,8 @@
 //
 //     class FlashKernelsOnGpu : public FlashKernels { ... };
 //     context->Put<FlashKernels>(std::make_shared<FlashKernelsOnGpu>(gpus, gpu));
-#ifndef SHARDPROOF_ATTENTION_KERNELS_ATTENTION_KERNELS_H_
-#define SHARDPROOF_ATTENTION_KERNELS_ATTENTION_KERNELS_H_
+#ifndef SHARDPROOF_ATTENTION_KERNELS_FLASH_KERNELS_H_
+#define SHARDPROOF_ATTENTION_KERNELS_FLASH_KERNELS_H_
 
 #include <memory>
 
@@ -29,4 +29,4 @@ class FlashKernels {
 
 }  // namespace shardproof
 
-#endif  // SHARDPROOF_ATTENTION_KERNELS_ATTENTION_KERNELS_H_
+#endif  // SHARDPROOF_ATTENTION_KERNELS_FLASH_KERNELS_H_
