@@ -24,6 +24,7 @@
 #include "collectives/backend/mpi/mpi_world.h"
 #include "collectives/backend/nccl/nccl_library.h"
 #include "collectives/backend/node/available_memory.h"
+#include "layers/kernels/cuda/blas/cublaslt_library.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/environment.h"
 #include "tools/cli/gpu_world.h"
@@ -98,6 +99,14 @@ std::string Together(const NcclLibrary& library, const FoundGpus& gpus) {
   }
   if (!gpus.ok()) return "no GPU: cannot run";
   return (*gpus)->emulated() ? "for GPUs only" : "usable";
+}
+
+// Who would multiply on GPUs.
+void ShowCublasLt(const Options& options) {
+  const auto found = CublasLtLibrary::Load(options.cublaslt_library);
+  Line("cuBLASLt",
+       found.ok() ? (*found)->Describe()
+                  : fmt::format("not usable: {}", found.status().message()));
 }
 
 // What would be put under test, and with what.
@@ -291,6 +300,7 @@ ExitCode RunDoctor(const Options& options) {
     return Refuse(gpus.status());
   }
   Backends(gpus, nccl);
+  ShowCublasLt(options);
   Processor();
   ShowMemory();
   Libraries();

@@ -2,12 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "attention/kernels/flash_kernels.h"
 #include "collectives/backend/cuda/device/cuda_gpu.h"
 #include "collectives/backend/cuda/device/cuda_world.h"
 #include "collectives/backend/cuda/device/emulated_gpu.h"
 #include "collectives/backend/nccl/nccl_library.h"
 #include "collectives/backend/nccl/nccl_world.h"
+#include "layers/kernels/cuda/blas/cublaslt_library.h"
+#include "layers/kernels/cuda/blas/gemm_cublaslt.h"
 #include "layers/kernels/cuda/kernel_table.h"
 #include "layers/kernels/layer_kernels.h"
 #include "tools/harness/world_backends.h"
@@ -31,13 +35,42 @@ StatusOr<std::shared_ptr<cuda::GpuSystem>> OpenGpus(const Options& options) {
                                  .seed = options.seed});
 }
 
-GpuServices::GpuServices(const std::shared_ptr<cuda::GpuSystem>& gpus) {
-  for (int gpu = 0; gpu < gpus->count(); ++gpu) {
-    layers_.push_back(std::make_shared<cuda::LayerKernelsOnGpu>(
-        cuda::GpuLanesOptions{.gpus = gpus, .gpu = gpu},
-        &cuda::FindLayerKernel));
-    attention_.push_back(cuda::MakeFlashKernelsOnGpu(gpus, gpu));
+namespace {
+
+// kUnavailable where there is none for these GPUs.
+StatusOr<std::shared_ptr<const CublasLtLibrary>> LibraryFor(
+    cuda::GpuSystem& gpus, const Options& options) {
+  if (gpus.emulated() && options.cublaslt_library.empty()) {
+    return Unavailable("the host multiplies on emulated GPUs");
   }
+  return CublasLtLibrary::Load(options.cublaslt_library);
+}
+
+}  // namespace
+
+StatusOr<std::shared_ptr<const GpuServices>> GpuServices::Create(
+    const std::shared_ptr<cuda::GpuSystem>& gpus, const Options& options) {
+  auto made = std::make_shared<GpuServices>();
+  const auto library = LibraryFor(*gpus, options);
+  if (!library.ok() && !options.cublaslt_library.empty()) {
+    return library.status();
+  }
+  made->products_ = library.ok() ? (*library)->Describe()
+                                 : std::string(library.status().message());
+  // Ranks of several GPUs compute the same product, whose bits must agree: an
+  // algorithm that won a race on one of them may not have won on another.
+  const CublasLtGemmOptions how{.time = gpus->count() == 1};
+  for (int gpu = 0; gpu < gpus->count(); ++gpu) {
+    std::unique_ptr<CublasLtGemm> gemm;
+    if (library.ok()) {
+      SP_ASSIGN_OR_RETURN(gemm, CublasLtGemm::Create(gpus, gpu, *library, how));
+    }
+    made->layers_.push_back(std::make_shared<cuda::LayerKernelsOnGpu>(
+        cuda::GpuLanesOptions{.gpus = gpus, .gpu = gpu}, &cuda::FindLayerKernel,
+        std::move(gemm)));
+    made->attention_.push_back(cuda::MakeFlashKernelsOnGpu(gpus, gpu));
+  }
+  return std::shared_ptr<const GpuServices>(std::move(made));
 }
 
 void GpuServices::Put(RankServices& context, const cuda::Place& place) const {
@@ -58,8 +91,8 @@ std::string GpuServices::Describe() const {
   }
   return fmt::format(
       "layer kernels: {} launches on GPUs, {} calls on the host; attention: {} "
-      "launches, {} calls and {} shapes on the host",
-      counts.launches, counts.left_to_host, launches, calls, shapes);
+      "launches, {} calls and {} shapes on the host; products: {}",
+      counts.launches, counts.left_to_host, launches, calls, shapes, products_);
 }
 
 StatusOr<std::unique_ptr<World>> CreateGpuWorld(
@@ -98,6 +131,9 @@ std::string GpuFlags(const Options& options) {
   }
   if (!options.nccl_library.empty()) {
     flags += " --nccl-library " + options.nccl_library;
+  }
+  if (!options.cublaslt_library.empty()) {
+    flags += " --cublaslt-library " + options.cublaslt_library;
   }
   return flags;
 }

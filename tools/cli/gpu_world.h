@@ -24,17 +24,21 @@ StatusOr<std::shared_ptr<cuda::GpuSystem>> OpenGpus(const Options& options);
 // What ranks on GPUs compute with, shared by those of a GPU and by all worlds.
 class GpuServices {
  public:
-  explicit GpuServices(const std::shared_ptr<cuda::GpuSystem>& gpus);
+  // An error only of a library that was asked for: without one the host
+  // multiplies, and Describe says why.
+  static StatusOr<std::shared_ptr<const GpuServices>> Create(
+      const std::shared_ptr<cuda::GpuSystem>& gpus, const Options& options);
 
   // Into the context of a rank that lives at `place`.
   void Put(RankServices& context, const cuda::Place& place) const;
   // "layer kernels: 1234 launches on GPUs, 56 calls on the host; attention: 12
-  // launches, 3 calls and 4 shapes on the host", so far.
+  // launches, 3 calls and 4 shapes on the host; products: ...", so far.
   std::string Describe() const;
 
  private:
   std::vector<std::shared_ptr<cuda::LayerKernelsOnGpu>> layers_;  // By GPU.
   std::vector<std::shared_ptr<cuda::FlashKernelsOnGpu>> attention_;
+  std::string products_;  // Who multiplies.
 };
 
 // `backend` is "cuda" or "nccl"; the latter with --nccl-library.

@@ -154,6 +154,11 @@ void AddGpuFlags(CLI::App& app, Options& options) {
                  "The library with NCCL's interface, by its path (default: "
                  "libnccl.so.2, then the CUDA toolkit's)")
       ->group(group);
+  app.add_option("--cublaslt-library", options.cublaslt_library,
+                 "The library with cuBLASLt's interface, by its path (default: "
+                 "libcublasLt.so.13 or .12, then the CUDA toolkit's; on "
+                 "emulated GPUs the host multiplies)")
+      ->group(group);
   app.add_option(
          "--emulate-gpus", options.emulate_gpus,
          "Run the cuda backend's kernels in fibers of the CPU, as on so "

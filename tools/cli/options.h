@@ -23,9 +23,10 @@ struct Options {
   std::string model;           // A built-in name or a file; empty: none.
   models::Parallelism layout;  // tp 0: as many as there are ranks.
   uint64_t seed = 1;
-  std::string json;          // Empty: no file.
-  std::string nccl_library;  // A file; empty: what the system has.
-  int emulate_gpus = 0;      // 0: those of the machine.
+  std::string json;  // Empty: no file.
+  // Files; empty: what the system has.
+  std::string nccl_library, cublaslt_library;
+  int emulate_gpus = 0;  // 0: those of the machine.
   bool require_gpu = false;
   double time_budget = 0;  // Seconds; 0: none.
   double timeout = 60;     // Seconds per case; 0: none.

@@ -130,7 +130,9 @@ StatusOr<std::unique_ptr<Session>> Session::Create(const Options& options) {
   SP_ASSIGN_OR_RETURN(const std::shared_ptr<cuda::GpuSystem> gpus,
                       GpusFor(resolved));
   std::shared_ptr<const GpuServices> services;
-  if (gpus != nullptr) services = std::make_shared<const GpuServices>(gpus);
+  if (gpus != nullptr) {
+    SP_ASSIGN_OR_RETURN(services, GpuServices::Create(gpus, resolved));
+  }
   SP_ASSIGN_OR_RETURN(
       std::unique_ptr<World> world,
       gpus == nullptr

@@ -158,6 +158,15 @@ void GpuCall::Launch(const GridLaunch& launch) {
   ++lanes_.launches_;
 }
 
+// Not under the lock of launches: libraries allocate, which takes it.
+void GpuCall::Queue(const std::string& name,
+                    const std::function<Status(GpuStream&)>& work) {
+  if (!status_.ok()) return;
+  launched_ = name;  // Something may be under way even where it fails.
+  status_ = work(*lane_->stream).WithContext(name);
+  if (status_.ok()) ++lanes_.launches_;
+}
+
 // What was launched before an error may be under way.
 Status GpuCall::Wait() {
   if (launched_.empty()) return OkStatus();

@@ -26,6 +26,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -145,6 +146,10 @@ class GpuCall {
 
   bool Addresses(const void* data) const;
   void Launch(const GridLaunch& launch);
+  // What a library queues: work(stream), whose status counts. `name` is for
+  // sentences.
+  void Queue(const std::string& name,
+             const std::function<Status(GpuStream&)>& work);
   // Waits, copies back and returns the first error: of the GPU, kOutOfMemory,
   // or kTimeout. The last that is done with a call.
   Status Finish();

@@ -13,10 +13,12 @@
 // sums, the sorting of an embedding's gradient) is scratch of the call; the
 // caller's EmbeddingScratch is not touched.
 //
-// Left to the host: f64; rows of more than 2^30 elements, whose columns the
-// kernels count as int; what is empty, which no GPU is asked for (sums over no
-// rows are zeros, which the host writes); and what has no kernel, products of
-// matrices among it.
+// Products of matrices are those of a library (../blas/gemm_cublaslt.h).
+//
+// Left to the host: f64 but in products; rows of more than 2^30 elements, whose
+// columns the kernels count as int; what is empty, which no GPU is asked for
+// (sums over no rows are zeros, which the host writes); what has no kernel; and
+// products where there is no library.
 //
 // Deterministic: bits depend on sizes, on the alignment of operands that lie in
 // memory of GPUs, and on the grid, which is a function of sizes and of the
@@ -28,8 +30,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <utility>
 
+#include "layers/kernels/cuda/blas/gemm_cublaslt.h"
 #include "layers/kernels/cuda/device/gpu_call.h"
 #include "layers/kernels/cuda/device/layer_launch.h"
 #include "layers/kernels/layer_kernels.h"
@@ -39,8 +43,8 @@ namespace shardproof::cuda {
 struct LayerKernelCounts {
   int64_t launches = 0;  // Of kernels; a function may need several.
   // Functions that are here and left something to the host. Those that are not
-  // here are not counted (Gemm, the routing of a mixture of experts), nor is
-  // what is empty.
+  // here are not counted (the routing of a mixture of experts), nor is what is
+  // empty.
   int64_t left_to_host = 0;
   int64_t staged_bytes = 0;  // Each operand once.
 
@@ -54,10 +58,12 @@ struct LayerKernelCounts {
 
 class LayerKernelsOnGpu final : public LayerKernels {
  public:
-  // `finder` may be null for emulated GPUs.
+  // `finder` may be null for emulated GPUs, and `gemm` (of the same GPU) where
+  // the host multiplies.
   explicit LayerKernelsOnGpu(GpuLanesOptions options,
-                             LayerKernelFinder finder = nullptr)
-      : lanes_(std::move(options)), finder_(finder) {}
+                             LayerKernelFinder finder = nullptr,
+                             std::unique_ptr<CublasLtGemm> gemm = nullptr)
+      : gemm_(std::move(gemm)), lanes_(std::move(options)), finder_(finder) {}
 
   // Of all threads, since this was made.
   LayerKernelCounts counts() const {
@@ -98,6 +104,8 @@ class LayerKernelsOnGpu final : public LayerKernels {
                          const void* dy, bool accumulate,
                          const EmbeddingScratch& scratch,
                          void* dtable) override;
+
+  Done Gemm(const GemmArgs& args) override;
 
   Done GatherRows(DType dtype, const GatherRowsArgs& args) override;
   Done CombineRows(DType dtype, const CombineRowsArgs& args) override;
@@ -143,6 +151,8 @@ class LayerKernelsOnGpu final : public LayerKernels {
   void SumParts(GpuCall& call, int64_t parts, int64_t columns,
                 const float* partials, float* out, float* more);
 
+  // Before the lanes, whose streams have to be done before it goes.
+  const std::unique_ptr<CublasLtGemm> gemm_;
   GpuLanes lanes_;
   const LayerKernelFinder finder_;
   std::atomic<int64_t> left_{0};
