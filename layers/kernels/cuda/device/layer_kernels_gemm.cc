@@ -7,13 +7,13 @@ namespace shardproof::cuda {
 
 LayerKernels::Done LayerKernelsOnGpu::Gemm(const GemmArgs& args) {
   const int64_t columns = args.c.shape[1];
-  if (args.c.shape.num_elements() == 0) return kLeftToHost;
+  if (args.c.shape.NumElements() == 0) return kLeftToHost;
   if (gemm_ == nullptr) {
     ++left_;
     return kLeftToHost;
   }
   const auto bytes = [](const auto& matrix) {
-    return matrix.shape.num_elements() * SizeOf(matrix.dtype);
+    return matrix.shape.NumElements() * SizeOf(matrix.dtype);
   };
   GpuCall call(lanes_);
   GemmArgs here = args;
