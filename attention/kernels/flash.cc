@@ -5,8 +5,8 @@
 #include <optional>
 #include <utility>
 
-#include "attention/kernels/flash_kernels.h"
 #include "attention/kernels/flash_block.h"
+#include "attention/kernels/flash_kernels.h"
 #include "collectives/rank_context.h"
 
 namespace shardproof {

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "attention/head_parallel/head_parallel.h"
-#include "attention/kernels/flash_kernels.h"
 #include "attention/kernels/cuda/testing/gpu_problem.h"
+#include "attention/kernels/flash_kernels.h"
 #include "attention/ring/ring.h"
 #include "collectives/backend/cuda/device/cuda_world.h"
 #include "collectives/rank_context.h"

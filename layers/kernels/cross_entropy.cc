@@ -342,13 +342,12 @@ StatusOr<double> CrossEntropyLoss(const CrossEntropyShape& shape,
         return device.CrossEntropyLoss(shape, targets, sums, loss, &total);
       },
       [&] {
-        total = shape.dtype == DType::kF64
-                    ? kernels::LossTyped(shape, targets,
-                                         static_cast<double*>(sums),
-                                         static_cast<double*>(loss))
-                    : kernels::LossTyped(shape, targets,
-                                         static_cast<float*>(sums),
-                                         static_cast<float*>(loss));
+        total =
+            shape.dtype == DType::kF64
+                ? kernels::LossTyped(shape, targets, static_cast<double*>(sums),
+                                     static_cast<double*>(loss))
+                : kernels::LossTyped(shape, targets, static_cast<float*>(sums),
+                                     static_cast<float*>(loss));
         return OkStatus();
       }));
   return total;

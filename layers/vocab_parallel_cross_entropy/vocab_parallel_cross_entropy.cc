@@ -137,8 +137,8 @@ Status VocabParallelCrossEntropy::GroupLosses(const ForwardArgs& args,
   }
   const CrossEntropyShape shape = ShapeOf(config_, partition_);
   const DType dtype = Accumulator(config_.dtype);
-  SP_RETURN_IF_ERROR(CrossEntropyLocal(
-      shape, args.logits, args.targets, local_max_.data(), sums_.data()));
+  SP_RETURN_IF_ERROR(CrossEntropyLocal(shape, args.logits, args.targets,
+                                       local_max_.data(), sums_.data()));
   SP_RETURN_IF_ERROR(collectives_.all_reduce(comm_, {.send = local_max_.data(),
                                                      .recv = max_.data(),
                                                      .count = config_.tokens,
@@ -152,9 +152,8 @@ Status VocabParallelCrossEntropy::GroupLosses(const ForwardArgs& args,
                                       .recv = sums_.data(),
                                       .count = 2 * config_.tokens,
                                       .dtype = dtype}));
-  SP_ASSIGN_OR_RETURN(
-      report.total,
-      CrossEntropyLoss(shape, args.targets, sums_.data(), args.loss));
+  SP_ASSIGN_OR_RETURN(report.total, CrossEntropyLoss(shape, args.targets,
+                                                     sums_.data(), args.loss));
   return OkStatus();
 }
 

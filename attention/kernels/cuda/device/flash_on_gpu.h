@@ -26,9 +26,9 @@
 #include <cstdint>
 #include <memory>
 
-#include "attention/kernels/flash_kernels.h"
 #include "attention/kernels/cuda/kernel_table.h"
 #include "attention/kernels/flash.h"
+#include "attention/kernels/flash_kernels.h"
 #include "collectives/backend/cuda/device/gpu.h"
 #include "reference/dtype.h"
 #include "reference/status.h"

@@ -8,10 +8,10 @@
 #include <thread>
 #include <utility>
 
-#include "attention/kernels/flash_kernels.h"
 #include "attention/kernels/cuda/device/flash_on_gpu.h"
 #include "attention/kernels/cuda/device/flash_work.h"
 #include "attention/kernels/cuda/testing/gpu_problem.h"
+#include "attention/kernels/flash_kernels.h"
 #include "collectives/rank_context.h"
 
 namespace shardproof::cuda {

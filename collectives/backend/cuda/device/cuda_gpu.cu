@@ -113,11 +113,10 @@ class CudaStream final : public GpuStream {
     }
     std::vector<void*> parameters = launch.parameters;
     return StatusOf(
-        cudaLaunchKernel(launch.kernel,
-                         dim3(static_cast<unsigned>(launch.blocks)),
-                         dim3(static_cast<unsigned>(launch.threads)),
-                         parameters.data(),
-                         static_cast<size_t>(launch.shared_bytes), stream_),
+        cudaLaunchKernel(
+            launch.kernel, dim3(static_cast<unsigned>(launch.blocks)),
+            dim3(static_cast<unsigned>(launch.threads)), parameters.data(),
+            static_cast<size_t>(launch.shared_bytes), stream_),
         gpu_, "cudaLaunchKernel");
   }
   Status Copy(void* to, const void* from, size_t bytes) override {

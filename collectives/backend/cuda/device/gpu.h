@@ -68,13 +68,15 @@ class FiberThread;
 // A kernel that knows nothing of ranks, of a layer or of attention: in both languages, and with its parameters.
 struct GridLaunch {
   std::string name;
-  const void* kernel = nullptr;  // Its entry point for CUDA; null: not compiled.
+  const void* kernel =
+      nullptr;  // Its entry point for CUDA; null: not compiled.
   // Its body for a thread of an emulated GPU.
   void (*emulated)(FiberThread& thread, void* const* parameters) = nullptr;
   int blocks = 1;
   int threads = 1;
   int shared_bytes = 0;  // Of dynamic shared memory on a GPU,
-  int fiber_bytes = 0;   // and all that the threads of a block share on an emulated one.
+  int fiber_bytes =
+      0;  // and all that the threads of a block share on an emulated one.
   // Addresses of the kernel's parameters, of exactly its types. Set by SetParameters.
   std::vector<void*> parameters;
   std::shared_ptr<void> held;
