@@ -190,7 +190,7 @@ Report ReportOf(const std::vector<LoadedLaunch>& loaded) {
     append_links(report.interconnect.scaling, one.interconnect.scaling);
     for (const std::string& finding : one.interconnect.findings) {
       report.interconnect.findings.push_back(
-          machine.empty() ? finding : machine + ": " + finding);
+          machine.empty() ? finding : fmt::format("{}: {}", machine, finding));
     }
     if (one.base_fingerprint) report.base_fingerprint = one.base_fingerprint;
     if (one.calibration) report.calibration = one.calibration;
