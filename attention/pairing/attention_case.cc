@@ -148,14 +148,21 @@ std::vector<std::vector<int64_t>> SeenByEach(const AttentionPoint& p) {
   return seen;
 }
 
-// That of the host's kernels; on a thread of a rank whose context has others,
-// that of those too: they round exponentials and dS to the type of the tensors,
-// whatever this machine multiplies, and have tiles of 32 keys at least.
+// What may be another's than the host's (attention/kernels/cuda).
+bool MayBeADevices(const AttentionPoint& p) {
+  return (p.dtype == DType::kBF16 || p.dtype == DType::kF16) &&
+         (p.head_dim == 64 || p.head_dim == 128);
+}
+
+// That of the host's kernels; of what others may serve, on a thread of a rank
+// whose context has some, that of those too: they round exponentials and dS to
+// the type of the tensors, whatever this machine multiplies, and have tiles of
+// 32 keys at least.
 FlashArithmetic ArithmeticOf(const AttentionPoint& p, int64_t merges) {
   FlashArithmetic a = FlashArithmetic::For(p.dtype);
   a.o = p.dtype;
   a.merges = merges;
-  if (FindService<FlashKernels>() != nullptr) {
+  if (MayBeADevices(p) && FindService<FlashKernels>() != nullptr) {
     a.tiles = (p.length() + 31) / 32 + merges;
     return a;
   }

@@ -42,6 +42,7 @@ const std::vector<std::string>& UsualBench() {
 
 // Verdicts that the noise is taken from, before those that are counted.
 constexpr int kNoiseVerdicts = 60;
+constexpr size_t kMostNotes = 20;
 
 struct CalibrateOptions {
   std::string binary, json, history, command_line;
@@ -102,7 +103,7 @@ class Calibrating {
                      r.case_name, r.variant, r.reason);
     }
     for (const std::string& note : outcome.notes) {
-      if (notes_.size() < 20) {
+      if (notes_.size() < kMostNotes) {
         notes_.push_back(fmt::format("{}, {}", stage, note));
       }
     }
@@ -187,7 +188,8 @@ class Calibrating {
         ++power.trials;
         if (c.change == Change::kRegressed) {
           ++power.found;
-        } else {
+        } else if (power.slowdown > c.margin && notes_.size() < kMostNotes) {
+          // Below the margin it is nobody's to find.
           notes_.push_back(fmt::format("missed: {} percent: {} {}: {}",
                                        100 * power.slowdown, Name(c.change),
                                        c.key, c.reason));
