@@ -56,18 +56,26 @@ ReduceScatterArgs Args(const P& p, const RankContext& context) {
           .scale = Scale(context.comm().rank())};
 }
 
-// A rank with an empty block cannot tell, and would enter what others refuse.
-template <class Params>
-std::optional<std::string> RefusesInPlace(const Params& p) {
-  if (!p.in_place) return std::nullopt;
-  return "MPI's reduce_scatter in place overwrites the whole buffer";
-}
-
 template <Status (*kRun)(const Communicator&, const ReduceScatterArgs&)>
 StatusOr<Operation> Bind(const P& p, RankContext& context) {
   return Operation([&comm = context.comm(), args = Args(p, context)] {
     return kRun(comm, args);
   });
+}
+
+// MPI's form in place overwrites the whole buffer. Refused here, before the
+// backend does: there a rank with an empty block cannot tell, and would enter
+// what others refuse.
+template <class Params>
+Status CheckNative(const Params& p, const RankContext& context) {
+  if (!p.in_place || context.comm().backend_name() != "mpi") return OkStatus();
+  return Unsupported(
+      "MPI's reduce_scatter in place overwrites the whole buffer");
+}
+
+StatusOr<Operation> BindNative(const P& p, RankContext& context) {
+  SP_RETURN_IF_ERROR(CheckNative(p, context));
+  return Bind<ReduceScatterNative>(p, context);
 }
 
 StatusOr<Operation> BindAuto(const P& p, RankContext& context) {
@@ -92,6 +100,11 @@ StatusOr<Operation> BindV(const PV& p, RankContext& context) {
                   [](RankContext& c, const ReduceScatterVArgs& args) {
                     return kRun(c.comm(), args);
                   });
+}
+
+StatusOr<Operation> BindNativeV(const PV& p, RankContext& context) {
+  SP_RETURN_IF_ERROR(CheckNative(p, context));
+  return BindV<ReduceScatterVNative>(p, context);
 }
 
 StatusOr<Operation> BindAutoV(const PV& p, RankContext& context) {
@@ -331,8 +344,7 @@ const RegisterCase kReduceScatter(Case<P>{
           .arithmetic = ArithmeticOf<P, ReduceScatterHalvingArithmetic>,
           .note = "recursive halving; same source"},
          {.name = "native",
-          .bind = Bind<ReduceScatterNative>,
-          .refuses = RefusesInPlace<P>,
+          .bind = BindNative,
           .native = true,
           .note = "MPI_Reduce_scatter_block"}},
     .mutants = {{.name = "keeps_the_next_block",
@@ -387,8 +399,7 @@ const RegisterCase kReduceScatterV(Case<PV>{
           .arithmetic = ArithmeticOf<PV, ReduceScatterHalvingArithmetic>,
           .note = "recursive halving; same source"},
          {.name = "native",
-          .bind = BindV<ReduceScatterVNative>,
-          .refuses = RefusesInPlace<PV>,
+          .bind = BindNativeV,
           .native = true,
           .note = "MPI_Reduce_scatter"}},
     .mutants = {{.name = "cuts_evenly",
