@@ -1,4 +1,5 @@
-"""Rules for CUDA C++: cuda_library compiles .cu files with nvcc, for sm_80, for sm_90a and, as PTX, for other GPUs.
+"""Rules for CUDA C++: cuda_library compiles .cu files with nvcc, for sm_80, for sm_90a and, as PTX, for other GPUs; for
+sm_90a alone with `architectures = ["sm_90a"]`.
 
     load("//tools/bazel:cuda.bzl", "CUDA_ONLY", "cuda_library")
 
@@ -20,11 +21,12 @@ load("@cuda//:defs.bzl", "CUDA_VERSION", "HAVE_CUDA", "HOST_COMPILER", "NVCC")
 
 CUDA_ONLY = [] if HAVE_CUDA else ["//tools/bazel:no_cuda"]
 
+_ARCHITECTURES = {
+    "sm_80": "-gencode=arch=compute_80,code=[sm_80,compute_80]",
+    "sm_90a": "-gencode=arch=compute_90a,code=sm_90a",
+}
+
 _FLAGS = [
-    "-std=c++20",
-    "-O3",
-    "-gencode=arch=compute_80,code=[sm_80,compute_80]",
-    "-gencode=arch=compute_90a,code=sm_90a",
     # Conversions of reference/dtype.h are constexpr functions of the host.
     "--expt-relaxed-constexpr",
     # As on the host: what is written as two roundings is two.
@@ -61,6 +63,8 @@ def _cuda_library_impl(ctx):
         log = ctx.actions.declare_file(stem + ".ptxas")
         arguments = ctx.actions.args()
         arguments.add_all([NVCC, log])
+        arguments.add_all(["-std=c++20", "-O3"])
+        arguments.add_all([_ARCHITECTURES[name] for name in ctx.attr.architectures])
         arguments.add_all(_FLAGS)
         arguments.add_all(context.defines, before_each = "-D")
         arguments.add("-I.")
@@ -104,6 +108,7 @@ _cuda_library = rule(
         "srcs": attr.label_list(allow_files = [".cu"], mandatory = True),
         "hdrs": attr.label_list(allow_files = [".h", ".cuh"]),
         "deps": attr.label_list(providers = [CcInfo]),
+        "architectures": attr.string_list(default = ["sm_80", "sm_90a"]),
         "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
         "_cudart": attr.label(default = "@cuda//:cudart"),
         "_nvcc": attr.label(
@@ -122,7 +127,7 @@ def cuda_library(name, **kwargs):
 
     Args:
       name: of the library. `name_ptxas` are the reports of ptxas, one file for each source.
-      **kwargs: srcs, hdrs, deps and what every rule has.
+      **kwargs: srcs, hdrs, deps, architectures and what every rule has.
     """
     _cuda_library(
         name = name,

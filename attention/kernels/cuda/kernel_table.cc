@@ -2,6 +2,7 @@
 
 #include "attention/kernels/cuda/arguments.h"
 #include "attention/kernels/cuda/gradients.h"
+#include "attention/kernels/cuda/warpgroup/tiling.h"
 
 namespace shardproof::cuda {
 namespace {
@@ -11,6 +12,7 @@ FlashKernelEntry Entry(FlashKernel kernel, DType dtype) {
   using Forward = ForwardTiling<kHeadDim>;
   using Keys = KeyGradientTiling<kHeadDim>;
   using Queries = QueryGradientTiling<kHeadDim>;
+  using Warpgroups = WarpgroupTiling<kHeadDim>;
   switch (kernel) {
     case FlashKernel::kForward:
       return {FindFlashForwardKernel(dtype, kHeadDim), Forward::kThreads,
@@ -24,6 +26,9 @@ FlashKernelEntry Entry(FlashKernel kernel, DType dtype) {
     case FlashKernel::kQueryGradients:
       return {FindFlashQueryGradientKernel(dtype, kHeadDim), Queries::kThreads,
               Queries::kRows, QueryGradientSharedBytes<Queries>()};
+    case FlashKernel::kWarpgroupForward:
+      return {FindWarpgroupForwardKernel(dtype, kHeadDim), Warpgroups::kThreads,
+              Warpgroups::kRows, Warpgroups::kSharedBytes, &EncodeTileMap};
   }
   return {};
 }

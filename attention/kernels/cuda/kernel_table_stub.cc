@@ -16,4 +16,11 @@ const void* FindFlashQueryGradientKernel(DType /*dtype*/, int /*head_dim*/) {
   return nullptr;
 }
 
+const void* FindWarpgroupForwardKernel(DType /*dtype*/, int /*head_dim*/) {
+  return nullptr;
+}
+const char* EncodeTileMap(const TileMapSpec& /*spec*/, TileMap& /*map*/) {
+  return "there is no CUDA";
+}
+
 }  // namespace shardproof::cuda

@@ -99,6 +99,7 @@ EmulatedFlashKernel Find(FlashKernel kernel) {
     case FlashKernel::kQueryGradients:
       return Make<QueryGradients<T, QueryGradientTiling<kHeadDim>>>();
     case FlashKernel::kDelta:
+    case FlashKernel::kWarpgroupForward:
       break;
   }
   return {};

@@ -21,7 +21,7 @@ struct EmulatedFlashKernel {
   int fiber_bytes = 0;
 };
 
-// None for kDelta, which nobody launches, and for other types and head dimensions than ../kernel_table.h has.
+// None for kDelta and kWarpgroupForward, which nobody launches here, and for other types and head dimensions than ../kernel_table.h has.
 EmulatedFlashKernel FindEmulatedFlashKernel(FlashKernel kernel, DType dtype,
                                             int head_dim);
 

@@ -22,6 +22,8 @@ const char* NameOf(FlashKernel kernel) {
       return "flash_key_gradients";
     case FlashKernel::kQueryGradients:
       return "flash_query_gradients";
+    case FlashKernel::kWarpgroupForward:
+      return "flash_warpgroup_forward";
   }
   return "";
 }
@@ -50,6 +52,32 @@ Status FlashGpu::Open() {
   if (stream_ != nullptr) return OkStatus();
   SP_ASSIGN_OR_RETURN(stream_, gpu().NewStream());
   return OkStatus();
+}
+
+// sm_90a is of compute capability 9 alone; emulated GPUs know no warpgroups.
+bool FlashGpu::HasWarpgroups() const {
+  constexpr int kMajor = 9;
+  return !gpus().emulated() && gpu().info().major == kMajor;
+}
+
+const char* FlashGpu::WarpgroupArgsOf(const FlashForwardArgs& args, DType dtype,
+                                      int head_dim,
+                                      WarpgroupForwardArgs& to) const {
+  if (!HasWarpgroups()) return "a GPU that is not of compute capability 9";
+  const FlashKernelEntry entry =
+      options_.find(FlashKernel::kWarpgroupForward, dtype, head_dim);
+  if (entry.kernel == nullptr) return "no kernel of warpgroups";
+  const int keys =
+      head_dim == 64 ? WarpgroupTiling<64>::kKeys : WarpgroupTiling<128>::kKeys;
+  TileMapSpec specs[3];
+  const char* reason =
+      WhyNotWarpgroups(args, dtype, head_dim, entry.rows, keys, specs);
+  to.flash = args;
+  TileMap* const maps[] = {&to.q, &to.k, &to.v};
+  for (int i = 0; i < 3 && reason == nullptr; ++i) {
+    reason = entry.encode(specs[i], *maps[i]);
+  }
+  return reason;
 }
 
 GridLaunch FlashGpu::LaunchOf(FlashKernel kernel, DType dtype, int head_dim,

@@ -3,7 +3,7 @@
 //     FlashGpu gpu({.gpus = gpus, .gpu = 0, .find = FindFlashKernel});
 //     SP_RETURN_IF_ERROR(gpu.Open());
 //     FlashLaunches launches(gpu, DType::kBF16, 128);
-//     launches.Add(FlashKernel::kForward, args);
+//     launches.AddForward(args);
 //     SP_RETURN_IF_ERROR(gpu.Run(launches.all()));                   // Returns once the kernels are done.
 #ifndef SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FLASH_GPU_H_
 #define SHARDPROOF_ATTENTION_KERNELS_CUDA_DEVICE_FLASH_GPU_H_
@@ -18,6 +18,7 @@
 #include "attention/kernels/cuda/arguments.h"
 #include "attention/kernels/cuda/device/flash_on_gpu.h"
 #include "attention/kernels/cuda/kernel_table.h"
+#include "attention/kernels/cuda/warpgroup/tiling.h"
 #include "collectives/backend/cuda/device/gpu.h"
 #include "reference/dtype.h"
 #include "reference/status.h"
@@ -37,6 +38,12 @@ class FlashGpu {
 
   GpuSystem& gpus() const { return *options_.gpus; }
   Gpu& gpu() const { return gpus().gpu(options_.gpu); }
+
+  // Whether kernels of warpgroups run here at all.
+  bool HasWarpgroups() const;
+  // The arguments of kWarpgroupForward. Null, or why kForward is to be taken.
+  const char* WarpgroupArgsOf(const FlashForwardArgs& args, DType dtype,
+                              int head_dim, WarpgroupForwardArgs& to) const;
 
   // A launch of `blocks` blocks, without its parameters.
   GridLaunch LaunchOf(FlashKernel kernel, DType dtype, int head_dim,
@@ -78,20 +85,40 @@ class FlashLaunches {
   // One with `args` as its parameter; nothing where there are no blocks.
   template <class Args>
   void Add(FlashKernel kernel, const Args& args) {
-    const FlashWork& work = args.work;
+    if (GridLaunch* const launch = AddLaunch(kernel, args.work)) {
+      SetParameters(*launch, args);
+    }
+  }
+  // By the kernel of warpgroups where that serves the call.
+  void AddForward(const FlashForwardArgs& args) {
+    const auto with_maps = std::make_shared<WarpgroupForwardArgs>();
+    if (gpu_.WarpgroupArgsOf(args, dtype_, head_dim_, *with_maps) != nullptr) {
+      Add(FlashKernel::kForward, args);
+      return;
+    }
+    // SetParameters passes by value, where gcc warns of what is aligned so.
+    if (GridLaunch* const launch =
+            AddLaunch(FlashKernel::kWarpgroupForward, args.work)) {
+      launch->parameters = {with_maps.get()};
+      launch->held = with_maps;
+    }
+  }
+  const std::vector<GridLaunch>& all() const { return launches_; }
+
+ private:
+  // Null where there are no blocks.
+  GridLaunch* AddLaunch(FlashKernel kernel, const FlashWork& work) {
     const bool over_keys = kernel == FlashKernel::kKeyGradients;
     const int rows =
         over_keys ? work.sight.keys.count : work.sight.queries.count;
     const int64_t blocks =
         FlashBlocks(TilesOf(rows, gpu_.RowsOf(kernel, dtype_, head_dim_)),
                     over_keys ? work.kv_heads : work.heads, work.sequences);
-    if (blocks == 0) return;
+    if (blocks == 0) return nullptr;
     launches_.push_back(gpu_.LaunchOf(kernel, dtype_, head_dim_, blocks));
-    SetParameters(launches_.back(), args);
+    return &launches_.back();
   }
-  const std::vector<GridLaunch>& all() const { return launches_; }
 
- private:
   const FlashGpu& gpu_;
   const DType dtype_;
   const int head_dim_;

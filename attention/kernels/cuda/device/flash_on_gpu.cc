@@ -94,7 +94,7 @@ Status FlashOnGpu::ForwardByGpu(const ForwardArgs& args,
   mine.lse_stride = lse.stride;
 
   FlashLaunches launches(*gpu_, shape_.dtype, shape_.head_dim);
-  launches.Add(FlashKernel::kForward, mine);
+  launches.AddForward(mine);
   SP_RETURN_IF_ERROR(gpu_->Run(launches.all()));
   operands.CopyBack();
   gpu_->CountGpuCall();
