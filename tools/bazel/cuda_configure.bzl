@@ -1,8 +1,9 @@
 """A repository that describes the CUDA toolkit of this machine: `@cuda//:cudart`, and HAVE_CUDA, WHY_NOT, NVCC,
 HOST_COMPILER and CUDA_VERSION in `@cuda//:defs.bzl`.
 
-The toolkit is looked for in CUDA_HOME, in CUDA_PATH, beside the nvcc of PATH, and in /usr/local/cuda. Without one that
-works, or with NO_CUDA=1, HAVE_CUDA is False, and the targets of tools/bazel/cuda.bzl are skipped. A GPU is not needed.
+The toolkit is that of CUDA_HOME or, where that is not set, of CUDA_PATH; one that is named and does not work is an error.
+Where neither is set it is looked for beside the nvcc of PATH and in /usr/local/cuda. Without one that works, or with
+NO_CUDA=1, HAVE_CUDA is False, and the targets of tools/bazel/cuda.bzl are skipped. A GPU is not needed.
 """
 
 # C++20, sm_90a and __grid_constant__.
@@ -43,11 +44,20 @@ def _find(ctx):
     compiler = ctx.which("g++")
     if not compiler:
         return "g++ is not in PATH", "", "", "", ""
-    homes = [environment[name] for name in ("CUDA_HOME", "CUDA_PATH") if environment.get(name)]
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        home = environment.get(name, "")
+        if not home:
+            continue
+        reason, nvcc, version = _try(ctx, home, compiler)
+        if reason:
+            # Whoever names a toolkit wants CUDA, and would take tests that are skipped for tests that pass.
+            fail("%s=%s is of no use: %s. Let it name a CUDA toolkit, unset it, or build without CUDA by NO_CUDA=1." %
+                 (name, home, reason))
+        return "", home, nvcc, version, str(compiler)
+    homes = ["/usr/local/cuda"]
     in_path = ctx.which("nvcc")
     if in_path:
-        homes.append(str(in_path.realpath.dirname.dirname))
-    homes.append("/usr/local/cuda")
+        homes = [str(in_path.realpath.dirname.dirname)] + homes
     reasons = []
     for home in homes:
         reason, nvcc, version = _try(ctx, home, compiler)

@@ -1,25 +1,31 @@
 #!/bin/bash
-# Packs the bundle for machines with GPUs: make.sh SHARDPROOF RUN_SH README OUTPUT
+# Packs the bundle for machines with GPUs: make.sh OUTPUT PROGRAM FILE...
 #
-# The program, the libraries that it needs besides those of glibc, and run.sh, in
-# one archive of at most 60 MiB. A program that needs MPI is refused.
+# The program, the libraries that it needs besides those of glibc, and the files beside
+# it (shardproof.sh, run.sh, README.md, and the *.py of the yardsticks), in one archive of
+# at most 60 MiB. A program that needs MPI is refused.
 set -eu
 
-program=$1 run=$2 readme=$3 output=$4
+output=$1 program=$2
+shift 2
 most=$((60 << 20))
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 bundle=$folder/shardproof-gpu
-mkdir -p "$bundle/lib"
+mkdir -p "$bundle/bin" "$bundle/lib/compiler" "$bundle/yardsticks"
 
-cp "$program" "$bundle/shardproof"
-cp "$run" "$bundle/run.sh"
-cp "$readme" "$bundle/README.md"
-chmod 755 "$bundle/shardproof" "$bundle/run.sh"
-chmod 644 "$bundle/README.md"
-strip --strip-unneeded "$bundle/shardproof"
+install -m 755 "$program" "$bundle/bin/shardproof"
+strip --strip-unneeded "$bundle/bin/shardproof"
+for file in "$@"; do
+  case $file in
+    */shardproof.sh) install -m 755 "$file" "$bundle/shardproof" ;;
+    *.sh) install -m 755 "$file" "$bundle" ;;
+    *.py) install -m 644 "$file" "$bundle/yardsticks" ;;
+    *) install -m 644 "$file" "$bundle" ;;
+  esac
+done
 
-needed=$(ldd "$bundle/shardproof")
+needed=$(ldd "$bundle/bin/shardproof")
 if grep -qE 'libmpi|libopen-rte' <<<"$needed"; then
   echo "make.sh: the bundle must run where there is no MPI: build it with NO_MPI=1" >&2
   exit 1
@@ -29,10 +35,8 @@ while read -r library path; do
   case $library in
     # Of the machine that it runs on: glibc, of 2.36 or later.
     libc.so.* | libm.so.* | libpthread.so.* | libdl.so.* | librt.so.* | ld-linux*) ;;
-    *)
-      cp -L "$path" "$bundle/lib/$library"
-      chmod 644 "$bundle/lib/$library"
-      ;;
+    libstdc++.so.* | libgcc_s.so.*) install -m 644 "$path" "$bundle/lib/compiler/$library" ;;
+    *) install -m 644 "$path" "$bundle/lib/$library" ;;
   esac
 done < <(awk '$2 == "=>" { print $1, $3 }' <<<"$needed")
 

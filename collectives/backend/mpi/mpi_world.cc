@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <string_view>
 #include <utility>
 
 #include "collectives/backend/mpi/mpi_backend.h"
@@ -55,8 +56,9 @@ StatusOr<std::string> MpiVersion() {
   SP_RETURN_IF_ERROR(MpiStatus(MPI_Get_library_version(text.data(), &length),
                                "MPI_Get_library_version"));
   text.resize(static_cast<size_t>(length));
-  // MPICH's text goes on with how it was configured, line by line.
-  text.resize(std::min(text.size(), text.find('\n')));
+  // MPICH's text goes on with how it was configured, line by line, and Open MPI counts the null at the end.
+  text.resize(
+      std::min(text.size(), text.find_first_of(std::string_view("\n\0", 2))));
   return text;
 }
 

@@ -83,8 +83,6 @@ class NcclLibrary {
 
  private:
   NcclLibrary() = default;
-  static StatusOr<std::shared_ptr<const NcclLibrary>> LoadFile(
-      const std::string& path);
 
   nccl::Api api_;
   std::string path_;

@@ -9,8 +9,6 @@
 #endif
 
 #include <cstddef>
-#include <string>
-#include <type_traits>
 
 #include "layers/kernels/cuda/blas/cublaslt_abi.h"
 
@@ -52,33 +50,7 @@ SHARDPROOF_OURS(cublasLtMatmulHeuristicResult_t*, HeuristicResult*);
 SHARDPROOF_OURS(cudaStream_t, Stream);
 #undef SHARDPROOF_OURS
 
-// A pointer to a function like theirs.
-template <class Function>
-struct Pointer;
-template <class R, class... Args>
-struct Pointer<R(Args...)> {
-  using type = typename Ours<R>::type (*)(typename Ours<Args>::type...);
-};
-
-class Comparison {
- public:
-  template <class Mine, class Theirs>
-  void Numbers(const char* name, Mine mine, Theirs theirs) {
-    Add(name, sizeof(Mine) == sizeof(Theirs) &&
-                  static_cast<int64_t>(mine) == static_cast<int64_t>(theirs));
-  }
-  template <class Theirs, class Member>
-  void Functions(const char* name) {
-    Add(name, std::is_same_v<typename Pointer<Theirs>::type, Member>);
-  }
-  HeaderComparison result;
-
- private:
-  void Add(const char* name, bool same) {
-    ++result.compared;
-    if (!same) result.differences.emplace_back(name);
-  }
-};
+using Comparison = HeaderComparator<Ours>;
 
 void CompareResultsAndTypes(Comparison& all) {
   all.Numbers("CUBLAS_STATUS_SUCCESS", Result::kSuccess, CUBLAS_STATUS_SUCCESS);
@@ -252,7 +224,7 @@ HeaderComparison CompareWithHeader() {
   CompareAttributes(all);
   CompareStructs(all);
   CompareFunctions(all);
-  return all.result;
+  return all.result();
 #else
   return {};
 #endif

@@ -2,15 +2,9 @@
 #ifndef SHARDPROOF_LAYERS_KERNELS_CUDA_BLAS_CUBLASLT_HEADER_H_
 #define SHARDPROOF_LAYERS_KERNELS_CUDA_BLAS_CUBLASLT_HEADER_H_
 
-#include <string>
-#include <vector>
+#include "collectives/backend/cuda/library/header_comparison.h"
 
 namespace shardproof::cublaslt {
-
-struct HeaderComparison {
-  int compared = 0;  // 0: the toolkit has no cublasLt.h.
-  std::vector<std::string> differences;
-};
 
 HeaderComparison CompareWithHeader();
 

@@ -51,8 +51,6 @@ class CublasLtLibrary {
 
  private:
   CublasLtLibrary() = default;
-  static StatusOr<std::shared_ptr<const CublasLtLibrary>> LoadFile(
-      const std::string& path);
 
   cublaslt::Api api_;
   std::string path_;

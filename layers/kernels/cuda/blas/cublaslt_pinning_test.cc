@@ -5,9 +5,11 @@
 
 #include <array>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "layers/kernels/cuda/blas/gemm_cublaslt.h"
@@ -87,6 +89,35 @@ class PinningTest : public ::testing::Test {
   alignas(256) std::array<float, 64> bias_ = {};
   std::unique_ptr<BlasGpu> gpu_ = std::make_unique<BlasGpu>();
 };
+
+// Code that the library loads between the launches of one collective would wait for the first of them.
+TEST_F(PinningTest, CallsWhatMayLoadCodeUnderTheLockOfLaunches) {
+  struct Lock {
+    std::mutex& launching;
+    int calls = 0, unlocked = 0;
+  };
+  Lock lock{*gpu().gpus()->launching()};
+  gpu().behaviour().on_call_argument = &lock;
+  gpu().behaviour().on_call = [](void* argument) {
+    Lock& mine = *static_cast<Lock*>(argument);
+    ++mine.calls;
+    // As another rank would, which has its own thread.
+    std::thread([&mine] {
+      if (!mine.launching.try_lock()) return;
+      mine.launching.unlock();
+      ++mine.unlocked;
+    }).join();
+  };
+  ExpectRuns();
+  // 6 algorithms, 4 times each, and the product.
+  EXPECT_EQ(lock.calls, 25);
+  ExpectRuns();
+  EXPECT_EQ(lock.calls, 26);
+  ASSERT_TRUE(CublasLtGemm::Create(gpu().gpus(), 0, gpu().library()).ok());
+  EXPECT_EQ(lock.calls, 28);
+  EXPECT_EQ(lock.unlocked, 0);
+  gpu().behaviour().on_call = nullptr;
+}
 
 TEST_F(PinningTest, TakesTheFastest) {
   SetMicroseconds({50, 30, 5, 40, 60, 70});

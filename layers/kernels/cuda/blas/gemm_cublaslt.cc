@@ -77,6 +77,7 @@ StatusOr<std::unique_ptr<CublasLtGemm>> CublasLtGemm::Create(
       new CublasLtGemm(std::move(gpus), gpu, std::move(library), options));
   SP_RETURN_IF_ERROR(made->gpu().Use());
   SP_ASSIGN_OR_RETURN(made->zeros_, made->gpu().AllocateFlags(kZeros));
+  const std::lock_guard launching(*made->gpus_->launching());
   SP_RETURN_IF_ERROR(made->library_->StatusOf(
       made->library_->api().create(&made->handle_),
       cuda::NameOf(*made->gpus_, gpu) + ": cublasLtCreate"));
@@ -85,6 +86,7 @@ StatusOr<std::unique_ptr<CublasLtGemm>> CublasLtGemm::Create(
 
 CublasLtGemm::~CublasLtGemm() {
   if (handle_ == nullptr || !gpu().Use().ok()) return;
+  const std::lock_guard launching(*gpus_->launching());
   static_cast<void>(library_->api().destroy(handle_));
 }
 
@@ -179,9 +181,19 @@ std::optional<Status> CublasLtGemm::RunFused(GpuStream& stream,
 Status CublasLtGemm::Enqueue(GpuStream& stream, const Ready& ready,
                              const Operands& operands) const {
   SP_RETURN_IF_ERROR(gpu().Use());
-  return ready.entry->plan.Enqueue(handle_, operands, *ready.entry->algorithm,
-                                   ready.workspace, options_.workspace_bytes,
-                                   stream.handle());
+  return Multiply(stream, ready.entry->plan, operands, *ready.entry->algorithm,
+                  ready.workspace);
+}
+
+// The first product of an algorithm loads its code, which may wait for whatever runs: not for one part of a collective
+// whose others are not launched yet.
+Status CublasLtGemm::Multiply(GpuStream& stream, const Plan& plan,
+                              const Operands& operands,
+                              const cublaslt::Algorithm& algorithm,
+                              std::byte* workspace) const {
+  const std::lock_guard launching(*gpus_->launching());
+  return plan.Enqueue(handle_, operands, algorithm, workspace,
+                      options_.workspace_bytes, stream.handle());
 }
 
 StatusOr<std::byte*> CublasLtGemm::WorkspaceOf(GpuStream& stream) {
@@ -281,8 +293,7 @@ StatusOr<std::vector<double>> CublasLtGemm::Time(
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<GpuEvent> begin, gpu().NewEvent());
   SP_ASSIGN_OR_RETURN(const std::unique_ptr<GpuEvent> end, gpu().NewEvent());
   const auto run = [&](const Candidate& candidate) {
-    return plan.Enqueue(handle_, operands, candidate.algorithm, workspace,
-                        options_.workspace_bytes, stream.handle());
+    return Multiply(stream, plan, operands, candidate.algorithm, workspace);
   };
   const auto once = [&](const Candidate& candidate) -> StatusOr<double> {
     SP_RETURN_IF_ERROR(stream.Record(*begin));

@@ -137,6 +137,11 @@ class CublasLtGemm {
       cublaslt::Operands operands, std::byte* workspace) const;
   Status Enqueue(cuda::GpuStream& stream, const Ready& ready,
                  const cublaslt::Operands& operands) const;
+  // Under the lock of launches.
+  Status Multiply(cuda::GpuStream& stream, const cublaslt::Plan& plan,
+                  const cublaslt::Operands& operands,
+                  const cublaslt::Algorithm& algorithm,
+                  std::byte* workspace) const;
   std::optional<Status> RunFused(cuda::GpuStream& stream, const GemmArgs& args,
                                  cublaslt::Epilogue epilogue,
                                  const cublaslt::Operands& operands);

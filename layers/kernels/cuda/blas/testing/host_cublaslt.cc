@@ -24,6 +24,13 @@ HostControls& Controls() {
 }
 HostSeen& Seen() { return Controls().seen; }
 
+void Call() {
+  const HostBehaviour& behaviour = Controls().behaviour;
+  if (behaviour.on_call != nullptr) {
+    behaviour.on_call(behaviour.on_call_argument);
+  }
+}
+
 struct HostPreference {
   uint64_t workspace_bytes = 0;
   uint32_t schemes = kReductionMask;
@@ -176,12 +183,16 @@ const char* cublasLtGetStatusName(Result result) {
 }
 
 Result cublasLtCreate(Handle* handle) {
+  Call();
   if (Controls().behaviour.create != Result::kSuccess) {
     return Controls().behaviour.create;
   }
   return Make(int{0}, handle);
 }
-Result cublasLtDestroy(Handle handle) { return Remove<int>(handle); }
+Result cublasLtDestroy(Handle handle) {
+  Call();
+  return Remove<int>(handle);
+}
 
 Result cublasLtMatmulDescCreate(MatmulDesc* desc, ComputeType compute,
                                 DataType scale) {
@@ -306,6 +317,7 @@ Result cublasLtMatmul(Handle /*handle*/, MatmulDesc desc, const void* alpha,
                       MatrixLayout c_layout, void* d, MatrixLayout d_layout,
                       const Algorithm* algorithm, void* workspace,
                       size_t workspace_bytes, Stream stream) {
+  Call();
   const int index = IndexOf(algorithm);
   const HostAlgorithm& mine =
       Controls().behaviour.algorithms[static_cast<size_t>(index)];

@@ -32,6 +32,9 @@ struct HostBehaviour {
   bool no_epilogues = false;
   Result create = Result::kSuccess;
   Result heuristics = Result::kSuccess;
+  // Called by cublasLtCreate, cublasLtDestroy and cublasLtMatmul before anything else, unless it is null.
+  void (*on_call)(void* argument) = nullptr;
+  void* on_call_argument = nullptr;
 };
 
 struct HostSeen {
