@@ -13,6 +13,7 @@
 #include "tools/cli/interrupt.h"
 #include "tools/cli/pipeline.h"
 #include "tools/cli/report_commands.h"
+#include "tools/cli/roofline_command.h"
 #include "tools/harness/allocator.h"
 
 namespace shardproof {
@@ -109,6 +110,7 @@ int Main(int argc, char** argv) {
   doctor->callback([&] { code = RunDoctor(options); });
 
   AddInterconnectCommands(app, options, [&](ExitCode c) { code = c; });
+  AddRooflineCommand(app, options, [&](ExitCode c) { code = c; });
 
   PipelineOptions pipeline_options;
   CLI::App* pipeline = app.add_subcommand(
