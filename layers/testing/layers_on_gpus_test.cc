@@ -2,6 +2,7 @@
 // the GPU that its rank lives on, which the counts of launches show.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 #include <functional>
 #include <memory>
@@ -10,6 +11,7 @@
 #include "collectives/backend/cuda/device/cuda_world.h"
 #include "collectives/backend/cuda/device/emulated_gpu.h"
 #include "collectives/backend/thread/thread_world.h"
+#include "layers/kernels/activation.h"
 #include "layers/kernels/cuda/device/layer_kernels_on_gpu.h"
 #include "layers/norm/norm.h"
 
@@ -27,19 +29,24 @@ struct Gpus {
       : gpus(*cuda::OpenEmulatedGpus({.count = kGpus, .faults = faults})) {
     for (int gpu = 0; gpu < kGpus; ++gpu) {
       kernels.push_back(std::make_shared<LayerKernelsOnGpu>(
-          cuda::GpuLanesOptions{.gpus = gpus, .gpu = gpu}));
+          cuda::GpuLanesOptions{.gpus = gpus,
+                                .gpu = gpu,
+                                .grace = std::chrono::milliseconds(20)}));
     }
   }
   Status Run(const std::function<Status(const Communicator&)>& rank_main) {
     SP_ASSIGN_OR_RETURN(
         const std::unique_ptr<ThreadWorld> world,
-        cuda::CreateCudaWorld({.ranks = kRanks,
-                               .gpus = gpus,
-                               .services = [this](RankServices& context,
-                                                  const cuda::Place& place) {
-                                 context.Put<LayerKernels>(
-                                     kernels[static_cast<size_t>(place.gpu)]);
-                               }}));
+        cuda::CreateCudaWorld(
+            {.ranks = kRanks,
+             .gpus = gpus,
+             .services = [this](RankServices& context,
+                                const cuda::Place& place) {
+               const auto* const health = context.Find<cuda::RankHealth>();
+               context.Put<LayerKernels>(
+                   kernels[static_cast<size_t>(place.gpu)]->ForWorld(
+                       health->ask));
+             }}));
     return world->Run(rank_main);
   }
 
@@ -152,6 +159,48 @@ TEST(LayersOnGpusTest, AKernelThatFailsIsTheErrorOfTheLayer) {
   EXPECT_NE(ran.message().find("Normalize: launch 0 was told to fail"),
             std::string_view::npos)
       << ran.ToString();
+}
+
+TEST(LayersOnGpusTest, AnAbortEndsTheWaitForAKernel) {
+  Gpus gpus({.endless_launch = 0});
+  Status ended;
+  static_cast<void>(gpus.Run([&](const Communicator& comm) {
+    if (comm.rank() != 0) {
+      comm.Abort("a rank gave up");
+      return OkStatus();
+    }
+    std::vector<float> b(10, 1), y(10, 5);
+    ended = AddBias(Stream::Inline(), DType::kF32, 1, 10, b.data(), y.data());
+    return OkStatus();
+  }));
+  EXPECT_EQ(gpus.kernels[0]->counts().launches, 1);
+  EXPECT_EQ(ended.code(), StatusCode::kAborted);
+  EXPECT_NE(ended.message().find("GPU 0 (emulated): AddBias: "),
+            std::string_view::npos)
+      << ended.ToString();
+  EXPECT_NE(ended.message().find("a rank gave up"), std::string_view::npos)
+      << ended.ToString();
+}
+
+TEST(LayersOnGpusTest, TheHealthOfARankMayBeAskedForAfterItsWorld) {
+  const auto gpus = *cuda::OpenEmulatedGpus({.count = 1});
+  std::function<Status()> ask;
+  {
+    const auto world = cuda::CreateCudaWorld(
+        {.ranks = 1,
+         .gpus = gpus,
+         .services = [&](RankServices& context, const cuda::Place& /*place*/) {
+           ask = context.Find<cuda::RankHealth>()->ask;
+         }});
+    ASSERT_TRUE(world.ok());
+    const Status ran =
+        (*world)->Run([](const Communicator&) { return OkStatus(); });
+    ASSERT_TRUE(ran.ok()) << ran.ToString();
+    EXPECT_TRUE(ask().ok());
+    (*world)->Abort("enough");
+    EXPECT_EQ(ask().code(), StatusCode::kAborted);
+  }
+  EXPECT_TRUE(ask().ok());
 }
 
 // Without services a world on GPUs computes on the host, as it always did.

@@ -75,7 +75,9 @@ StatusOr<std::shared_ptr<const GpuServices>> GpuServices::Create(
 
 void GpuServices::Put(RankServices& context, const cuda::Place& place) const {
   const auto gpu = static_cast<size_t>(place.gpu);
-  context.Put<LayerKernels>(layers_[gpu]);
+  const auto* const health = context.Find<cuda::RankHealth>();
+  context.Put<LayerKernels>(
+      layers_[gpu]->ForWorld(health == nullptr ? nullptr : health->ask));
   context.Put<FlashKernels>(attention_[gpu]);
 }
 

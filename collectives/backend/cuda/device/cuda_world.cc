@@ -27,6 +27,12 @@ StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
          Place place{.gpus = gpus, .gpu = gpu, .kept = kept};
          if (services != nullptr) {
            auto context = std::make_shared<RankServices>();
+           auto health = std::make_shared<RankHealth>();
+           health->ask = [weak = std::weak_ptr<Backend>(inner)] {
+             const std::shared_ptr<Backend> rank = weak.lock();
+             return rank == nullptr ? OkStatus() : rank->health();
+           };
+           context->Put<RankHealth>(std::move(health));
            services(*context, place);
            SetCurrentContext(std::move(context));
          }

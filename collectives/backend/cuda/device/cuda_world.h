@@ -18,6 +18,12 @@
 
 namespace shardproof::cuda {
 
+// In the context of a rank before PutServices sees it: ok, or why its world was aborted. Any thread may ask, for as long as
+// it likes.
+struct RankHealth {
+  std::function<Status()> ask;
+};
+
 // Puts what a rank computes with into the context of its thread, where functions find it by FindService: kernels of layers,
 // of attention. Called once for each rank of a world, on its thread; what it puts serves several ranks where they share it.
 using PutServices = std::function<void(RankServices& context, const Place&)>;

@@ -83,7 +83,8 @@ void GpuLanes::Abandon(std::unique_ptr<GpuLane> lane, const Status& why) {
   if (health_.ok()) health_ = why;
 }
 
-GpuCall::GpuCall(GpuLanes& lanes) : lanes_(lanes) {
+GpuCall::GpuCall(GpuLanes& lanes, const WorldHealth* health)
+    : lanes_(lanes), health_(health) {
   StatusOr<std::unique_ptr<GpuLane>> lane = lanes.Take();
   if (lane.ok()) {
     lane_ = *std::move(lane);
@@ -168,18 +169,33 @@ void GpuCall::Queue(const std::string& name,
 }
 
 // What was launched before an error may be under way.
-Status GpuCall::Wait() {
-  if (launched_.empty()) return OkStatus();
-  return Synchronize(*lane_->stream, lanes_.options_.timeout)
-      .WithContext(launched_)
-      .WithContext(NameOf(*lanes_.options_.gpus, lanes_.options_.gpu));
+GpuCall::Waited GpuCall::Wait() {
+  if (launched_.empty()) return {};
+  const GpuLanesOptions& options = lanes_.options_;
+  const auto told = [&](const Status& status) {
+    return status.WithContext(launched_).WithContext(
+        NameOf(*options.gpus, options.gpu));
+  };
+  Status aborted;
+  std::function<Status()> health;
+  if (health_ != nullptr && *health_ != nullptr) {
+    health = [&] { return aborted = (*health_)(); };
+  }
+  Status status = Synchronize(*lane_->stream, options.timeout, health);
+  if (aborted.ok()) {
+    if (status.code() != StatusCode::kTimeout) return {told(status), {}};
+    return {told(status), told(status)};
+  }
+  const Status ended = Synchronize(*lane_->stream, options.grace);
+  if (ended.code() != StatusCode::kTimeout) return {told(aborted), {}};
+  return {told(aborted), told(ended)};
 }
 
 Status GpuCall::Finish() {
   if (lane_ == nullptr) return status_;
-  const Status waited = Wait();
-  if (waited.code() == StatusCode::kTimeout) {
-    lanes_.Abandon(std::move(lane_), waited);
+  const auto [waited, unended] = Wait();
+  if (!unended.ok()) {
+    lanes_.Abandon(std::move(lane_), unended);
     return status_.ok() ? waited : status_;
   }
   if (status_.ok()) status_ = waited;

@@ -18,7 +18,9 @@
 //
 // A launch that does not end within the timeout may still write: its lane is
 // kept aside until the lanes go, and every later call fails at once with the
-// same error.
+// same error. Nothing can tell a kernel that its world was aborted: once the
+// world's health says so, a launch gets `grace` instead of what is left of the
+// timeout, which is more than a kernel takes that works.
 #ifndef SHARDPROOF_LAYERS_KERNELS_CUDA_DEVICE_GPU_CALL_H_
 #define SHARDPROOF_LAYERS_KERNELS_CUDA_DEVICE_GPU_CALL_H_
 
@@ -42,9 +44,15 @@ namespace shardproof::cuda {
 struct GpuLanesOptions {
   std::shared_ptr<GpuSystem> gpus;
   int gpu = 0;
-  // Of all launches of one call together.
+  // Of all launches of one call together,
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
+  // and from the time on when the world is known to be aborted.
+  std::chrono::milliseconds grace = std::chrono::seconds(5);
 };
+
+// Ok, or why the world of a rank was aborted; any thread may ask. Null: nobody
+// knows.
+using WorldHealth = std::function<Status()>;
 
 // Managed memory in which pieces are laid out one after the other.
 class Scratch {
@@ -98,7 +106,8 @@ class GpuLanes {
 // copied back, and operands are null.
 class GpuCall {
  public:
-  explicit GpuCall(GpuLanes& lanes);
+  // Waits no longer for the sake of a world that `health` says is aborted.
+  explicit GpuCall(GpuLanes& lanes, const WorldHealth* health = nullptr);
   ~GpuCall();
   GpuCall(const GpuCall&) = delete;
   GpuCall& operator=(const GpuCall&) = delete;
@@ -151,7 +160,7 @@ class GpuCall {
   void Queue(const std::string& name,
              const std::function<Status(GpuStream&)>& work);
   // Waits, copies back and returns the first error: of the GPU, kOutOfMemory,
-  // or kTimeout. The last that is done with a call.
+  // kTimeout, or that of the world. The last that is done with a call.
   Status Finish();
 
  private:
@@ -164,9 +173,15 @@ class GpuCall {
   Staged Stage(void* data, const Rows& rows, bool in, bool out);
   void* MakeBytes(int64_t bytes, bool zeros);
   void CopyIn(const Piece& piece);
-  Status Wait();
+  // The error of the launches, and whether they have ended.
+  struct Waited {
+    Status status;
+    Status unended;  // Else why they were given up.
+  };
+  Waited Wait();
 
   GpuLanes& lanes_;
+  const WorldHealth* const health_;
   std::unique_ptr<GpuLane> lane_;
   std::vector<Piece> pieces_;
   Status status_;

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <numeric>
@@ -294,6 +295,65 @@ TEST(GpuFaultsTest, ALaunchWithoutEndIsATimeoutAndEndsAllThatFollow) {
   EXPECT_EQ(next.code(), StatusCode::kTimeout);
   EXPECT_EQ(MessageOf(next), MessageOf(status));
   EXPECT_EQ(on.counts().launches, 1);
+  EXPECT_THAT(y, ::testing::Each(5));
+}
+
+// A kernel that works until somebody has asked for the health of the world.
+void UntilAsked(FiberThread& /*thread*/, void* const* parameters) {
+  const auto* const asked =
+      *static_cast<const std::atomic<bool>* const*>(parameters[0]);
+  while (!asked->load()) std::this_thread::yield();
+}
+
+TEST(GpuAbortTest, AKernelThatEndsSoonAfterItLosesNothing) {
+  const auto gpus = OpenGpus({});
+  GpuLanes lanes({.gpus = gpus,
+                  .gpu = 0,
+                  .timeout = std::chrono::minutes(1),
+                  .grace = std::chrono::minutes(1)});
+  std::atomic<bool> asked = false;
+  const WorldHealth health = [&] {
+    asked = true;
+    return Aborted("rank 3 gave up");
+  };
+  {
+    GpuCall call(lanes, &health);
+    GridLaunch launch;
+    launch.name = "UntilAsked";
+    launch.emulated = &UntilAsked;
+    SetParameters(launch, static_cast<const std::atomic<bool>*>(&asked));
+    call.Launch(launch);
+    EXPECT_EQ(call.Finish().ToString(),
+              "aborted: GPU 0 (emulated): UntilAsked: rank 3 gave up");
+  }
+  // Of another world.
+  std::vector<int64_t> data = {4, 5, 6};
+  GpuCall next(lanes);
+  int64_t* const at = next.InOut(data.data(), 24);
+  next.Launch(TouchLaunch(at, at, 3));
+  const Status done = next.Finish();
+  ASSERT_TRUE(done.ok()) << done.ToString();
+  EXPECT_THAT(data, ::testing::ElementsAre(5, 6, 7));
+}
+
+TEST(GpuAbortTest, AKernelWithoutEndIsGivenUp) {
+  const auto gpus = OpenGpus({.faults = {.endless_launch = 0}});
+  const LayerKernelsOnGpu all(
+      GpuLanesOptions{.gpus = gpus,
+                      .gpu = 0,
+                      .timeout = std::chrono::minutes(1),
+                      .grace = milliseconds(20)});
+  const auto of_rank = all.ForWorld([] { return Aborted("rank 3 gave up"); });
+  std::vector<float> b(10, 1), y(10, 5);
+  const auto add = [&] {
+    return *of_rank->AddBias(DType::kF32, 1, 10, b.data(), y.data());
+  };
+  EXPECT_EQ(add().ToString(),
+            "aborted: GPU 0 (emulated): AddBias: rank 3 gave up");
+  EXPECT_EQ(all.counts().launches, 1);
+  const Status next = add();
+  EXPECT_EQ(next.code(), StatusCode::kTimeout);
+  EXPECT_THAT(MessageOf(next), HasSubstr("was not done within 20 ms"));
   EXPECT_THAT(y, ::testing::Each(5));
 }
 

@@ -33,7 +33,7 @@ Done LayerKernelsOnGpu::CrossEntropyLocal(const CrossEntropyShape& shape,
                                           void* local_max, void* sums) {
   const int64_t tokens = shape.tokens;
   if (tokens == 0 || !Takes(shape.dtype, shape.columns)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   CrossEntropyRows rows;
   rows.logits = call.In(logits, tokens * shape.columns * SizeOf(shape.dtype));
   rows.targets = call.In(targets, tokens * kId);
@@ -51,7 +51,7 @@ Done LayerKernelsOnGpu::CrossEntropyRescale(const CrossEntropyShape& shape,
                                             const void* max, void* sums) {
   const int64_t tokens = shape.tokens;
   if (tokens == 0 || !Takes(shape.dtype, shape.columns)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   CrossEntropyRows rows;
   rows.logits = call.In(logits, tokens * shape.columns * SizeOf(shape.dtype));
   rows.targets = call.In(targets, tokens * kId);
@@ -72,7 +72,7 @@ Done LayerKernelsOnGpu::CrossEntropyLoss(const CrossEntropyShape& shape,
   if (tokens == 0 || !Takes(shape.dtype)) return kLeftToHost;
   // Written after all else, so that a call that fails adds nothing.
   double sum = 0;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   CrossEntropyRows rows;
   rows.targets = call.In(targets, tokens * kId);
   rows.sums = static_cast<float*>(call.InOut(sums, 2 * tokens * kWide));
@@ -92,7 +92,7 @@ Done LayerKernelsOnGpu::CrossEntropyGradient(
   const int64_t tokens = shape.tokens;
   const int64_t bytes = tokens * shape.columns * SizeOf(shape.dtype);
   if (bytes == 0 || !Takes(shape.dtype, shape.columns)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   CrossEntropyRows rows;
   rows.logits = call.In(logits, bytes);
   rows.targets = call.In(targets, tokens * kId);
@@ -116,7 +116,7 @@ Done LayerKernelsOnGpu::EmbeddingLookup(const EmbeddingShape& shape,
   const int64_t row = shape.hidden * SizeOf(shape.dtype);
   if (shape.tokens == 0 || row == 0) return kLeftToHost;
   if (!Takes(shape.dtype, shape.hidden)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   EmbeddingRows rows;
   rows.ids = call.In(ids, shape.tokens * kId);
   rows.table = call.In(table, shape.rows * row);
@@ -135,7 +135,7 @@ Done LayerKernelsOnGpu::EmbeddingGradient(const EmbeddingShape& shape,
   const int64_t row = shape.hidden * SizeOf(shape.dtype);
   if (shape.tokens == 0 || shape.rows == 0 || row == 0) return kLeftToHost;
   if (!Takes(shape.dtype, shape.hidden)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   EmbeddingRows rows;
   rows.ids = call.In(ids, shape.tokens * kId);
   rows.dy = call.In(dy, shape.tokens * row);
@@ -167,7 +167,7 @@ Done LayerKernelsOnGpu::GatherRows(DType dtype, const GatherRowsArgs& args) {
   const int64_t row = args.width * SizeOf(dtype);
   if (args.rows == 0 || row == 0) return kLeftToHost;
   if (!Takes(dtype, args.width)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   GatherRowsArgs there = args;
   there.source = call.In(
       args.source, ReachedBytes(call, args.source, args.index, args.rows, row));
@@ -184,7 +184,7 @@ Done LayerKernelsOnGpu::CombineRows(DType dtype, const CombineRowsArgs& args) {
   const int64_t places = args.tokens * args.k;
   if (args.tokens == 0 || row == 0) return kLeftToHost;
   if (!Takes(dtype, args.width)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   CombineRowsArgs there = args;
   there.source = call.In(
       args.source, ReachedBytes(call, args.source, args.place, places, row));
@@ -203,7 +203,7 @@ Done LayerKernelsOnGpu::RowDots(DType dtype, const RowDotsArgs& args) {
   const int64_t places = args.tokens * args.k;
   if (places == 0 || row == 0) return kLeftToHost;
   if (!Takes(dtype, args.width)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   RowDotsArgs there = args;
   there.y = call.In(args.y, args.tokens * row);
   there.source = call.In(

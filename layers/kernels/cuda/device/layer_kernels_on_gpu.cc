@@ -21,7 +21,7 @@ bool LayerKernelsOnGpu::Takes(DType dtype, int64_t columns) {
   const bool takes =
       (dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16) &&
       columns <= kMostColumns;
-  if (!takes) ++left_;
+  if (!takes) ++shared_->left;
   return takes;
 }
 
@@ -42,7 +42,7 @@ void LayerKernelsOnGpu::SumParts(GpuCall& call, int64_t parts, int64_t columns,
 Done LayerKernelsOnGpu::Gelu(DType dtype, int64_t n, const void* z, void* a) {
   if (n == 0 || !Takes(dtype)) return kLeftToHost;
   const int64_t e = SizeOf(dtype);
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const ActivationArgs args = {
       .n = n, .x = call.In(z, n * e), .out = call.Out(a, n * e)};
   Launch(call, LayerKernel::kGelu, dtype, ShapeOf(n, e), args);
@@ -53,7 +53,7 @@ Done LayerKernelsOnGpu::GeluBackward(DType dtype, int64_t n, const void* z,
                                      const void* da, void* dz) {
   if (n == 0 || !Takes(dtype)) return kLeftToHost;
   const int64_t e = SizeOf(dtype);
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const ActivationArgs args = {.n = n,
                                .x = call.In(z, n * e),
                                .da = call.In(da, n * e),
@@ -66,7 +66,7 @@ Done LayerKernelsOnGpu::SwiGlu(DType dtype, int64_t n, const void* gate,
                                const void* up, void* a) {
   if (n == 0 || !Takes(dtype)) return kLeftToHost;
   const int64_t e = SizeOf(dtype);
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const ActivationArgs args = {.n = n,
                                .x = call.In(gate, n * e),
                                .up = call.In(up, n * e),
@@ -80,7 +80,7 @@ Done LayerKernelsOnGpu::SwiGluBackward(DType dtype, int64_t n, const void* gate,
                                        void* dgate, void* dup) {
   if (n == 0 || !Takes(dtype)) return kLeftToHost;
   const int64_t e = SizeOf(dtype);
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const ActivationArgs args = {.n = n,
                                .x = call.In(gate, n * e),
                                .up = call.In(up, n * e),
@@ -95,9 +95,9 @@ Done LayerKernelsOnGpu::ColumnSum(DType dtype, int64_t rows, int64_t columns,
                                   const void* x, void* out) {
   if (rows == 0 || columns == 0 || !Takes(dtype, columns)) return kLeftToHost;
   const int64_t e = SizeOf(dtype);
-  const LaunchShape shape = lanes_.Limited(
+  const LaunchShape shape = shared_->lanes.Limited(
       RowSumLaunch(rows, columns, SizeOf(dtype), multiprocessors()));
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   float* const partials = call.Make<float>(shape.blocks * columns);
   const ActivationArgs sums = {.n = columns,
                                .rows = rows,
@@ -122,7 +122,7 @@ Done LayerKernelsOnGpu::AddBias(DType dtype, int64_t rows, int64_t columns,
   if (rows == 0 || columns == 0) return kLeftToHost;
   if (!Takes(dtype, columns)) return kLeftToHost;
   const int64_t e = SizeOf(dtype);
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const ActivationArgs args = {.n = columns,
                                .rows = rows,
                                .up = call.In(b, columns * e),
@@ -139,7 +139,7 @@ Done LayerKernelsOnGpu::Normalize(const NormRows& rows,
   if (rows.rows == 0 || rows.columns == 0) return kLeftToHost;
   if (!Takes(rows.dtype, rows.columns)) return kLeftToHost;
   const int64_t row = rows.columns * SizeOf(rows.dtype), all = rows.rows * row;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   // z is written where there is a residual, and the mean where it is taken.
   const NormalizeArgs there = {
       .x = call.In(args.x, all),
@@ -160,9 +160,9 @@ Done LayerKernelsOnGpu::NormalizeBackward(const NormRows& rows,
   if (rows.rows == 0 || rows.columns == 0) return kLeftToHost;
   if (!Takes(rows.dtype, rows.columns)) return kLeftToHost;
   const int64_t row = rows.columns * SizeOf(rows.dtype), all = rows.rows * row;
-  const LaunchShape shape = lanes_.Limited(RowSumLaunch(
+  const LaunchShape shape = shared_->lanes.Limited(RowSumLaunch(
       rows.rows, rows.columns, SizeOf(rows.dtype), multiprocessors()));
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const NormalizeBackwardArgs there = {
       .z = call.In(args.z, all),
       .weight = call.In(args.weight, row),
@@ -188,11 +188,11 @@ Done LayerKernelsOnGpu::RoundSums(DType dtype, int64_t n, const void* sums,
   if (n == 0 || !Takes(dtype)) return kLeftToHost;
   // In place they would move through one another.
   if (sums == out && dtype != DType::kF32) {
-    ++left_;
+    ++shared_->left;
     return kLeftToHost;
   }
   const int64_t e = SizeOf(dtype);
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const ActivationArgs args = {
       .n = n, .x = call.In(sums, n * kWide), .out = call.Out(out, n * e)};
   Launch(call, LayerKernel::kRoundSums, dtype, ShapeOf(n, e), args);
@@ -204,7 +204,7 @@ Done LayerKernelsOnGpu::RoundSums(DType dtype, int64_t n, const void* sums,
 Done LayerKernelsOnGpu::Softmax(const SoftmaxShape& shape, void* s, void* p) {
   const int64_t n = shape.rows * shape.columns;
   if (n == 0 || !Takes(shape.dtype, shape.columns)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const void* const scores = call.In(static_cast<const void*>(s), n * kWide);
   void* const out = call.Out(p, n * SizeOf(shape.dtype));
   Launch(call, LayerKernel::kSoftmax, shape.dtype,
@@ -218,7 +218,7 @@ Done LayerKernelsOnGpu::SoftmaxBackward(const SoftmaxShape& shape,
                                         void* ds) {
   const int64_t n = shape.rows * shape.columns;
   if (n == 0 || !Takes(shape.dtype, shape.columns)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const void* const there_p = call.In(p, n * SizeOf(shape.dtype));
   const void* const there_dp = call.In(dp, n * kWide);
   void* const there_ds = call.Out(ds, n * kWide);
@@ -237,7 +237,7 @@ Done LayerKernelsOnGpu::Rope(const RopeTable& table, RopeDirection direction,
   if (!Takes(dtype, width)) return kLeftToHost;
   const int64_t e = SizeOf(dtype);
   const int64_t angles = table.rows() * (head_dim / 2) * kWide;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const RopeRows rows = {
       .rows = table.rows(),
       .head_dim = head_dim,
@@ -261,7 +261,7 @@ Done LayerKernelsOnGpu::Dropout(const DropoutArgs& args) {
   const int64_t n = args.rows * args.columns;
   if (n == 0 || !Takes(args.dtype)) return kLeftToHost;
   const int64_t e = SizeOf(args.dtype);
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   DropoutArgs there = args;
   there.x = call.In(args.x, n * e);
   there.y = call.Out(args.y, n * e);
@@ -293,8 +293,8 @@ Done LayerKernelsOnGpu::AddSquares(DType dtype, int64_t n, const void* x,
                                    SquareSum* total) {
   if (n == 0 || !Takes(dtype)) return kLeftToHost;
   const int64_t e = SizeOf(dtype);
-  const LaunchShape shape = lanes_.Limited(ShapeOf(n, e));
-  GpuCall call(lanes_);
+  const LaunchShape shape = shared_->lanes.Limited(ShapeOf(n, e));
+  GpuCall call(shared_->lanes, &health_);
   auto* const partials = call.Make<Squares>(shape.blocks);
   const SquareArgs first = {
       .n = n, .x = call.In(x, n * e), .partials = partials};
@@ -310,7 +310,7 @@ Done LayerKernelsOnGpu::AddSquares(DType dtype, int64_t n, const void* x,
 Done LayerKernelsOnGpu::SgdStep(const SgdArgs& args) {
   const UpdateTensors& t = args.tensors;
   if (t.n == 0 || !Takes(t.dtype)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   SgdArgs there = args;
   there.tensors = Placed(call, t, false);
   Launch(call,
@@ -323,7 +323,7 @@ Done LayerKernelsOnGpu::SgdStep(const SgdArgs& args) {
 Done LayerKernelsOnGpu::AdamStep(const AdamArgs& args) {
   const UpdateTensors& t = args.tensors;
   if (t.n == 0 || !Takes(t.dtype)) return kLeftToHost;
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   AdamArgs there = args;
   there.tensors = Placed(call, t, true);
   Launch(call,
@@ -337,7 +337,7 @@ Done LayerKernelsOnGpu::WidenParameters(DType dtype, int64_t n,
                                         const void* parameter, void* master) {
   if (n == 0 || !Takes(dtype)) return kLeftToHost;
   const int64_t e = SizeOf(dtype);
-  GpuCall call(lanes_);
+  GpuCall call(shared_->lanes, &health_);
   const WidenArgs args = {
       .n = n,
       .parameter = call.In(parameter, n * e),

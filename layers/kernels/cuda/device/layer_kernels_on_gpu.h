@@ -24,7 +24,8 @@
 // memory of GPUs, and on the grid, which is a function of sizes and of the
 // GPU's multiprocessors. They differ from the host's, within the same bounds.
 //
-// Errors, each with the GPU's name: those of a launch and of memory, kTimeout.
+// Errors, each with the GPU's name: those of a launch and of memory, kTimeout,
+// and that of the world of the rank (ForWorld).
 #ifndef SHARDPROOF_LAYERS_KERNELS_CUDA_DEVICE_LAYER_KERNELS_ON_GPU_H_
 #define SHARDPROOF_LAYERS_KERNELS_CUDA_DEVICE_LAYER_KERNELS_ON_GPU_H_
 
@@ -63,11 +64,20 @@ class LayerKernelsOnGpu final : public LayerKernels {
   explicit LayerKernelsOnGpu(GpuLanesOptions options,
                              LayerKernelFinder finder = nullptr,
                              std::unique_ptr<CublasLtGemm> gemm = nullptr)
-      : gemm_(std::move(gemm)), lanes_(std::move(options)), finder_(finder) {}
+      : shared_(std::make_shared<Shared>(std::move(gemm), std::move(options))),
+        finder_(finder) {}
 
-  // Of all threads, since this was made.
+  // The same for a rank of a world: what it waits for ends soon after `health`
+  // says that the world is aborted, with that error.
+  std::shared_ptr<LayerKernelsOnGpu> ForWorld(WorldHealth health) const {
+    return std::shared_ptr<LayerKernelsOnGpu>(
+        new LayerKernelsOnGpu(shared_, finder_, std::move(health)));
+  }
+
+  // Of all threads and worlds, since this was made.
   LayerKernelCounts counts() const {
-    return {lanes_.launches(), left_.load(), lanes_.staged_bytes()};
+    return {shared_->lanes.launches(), shared_->left.load(),
+            shared_->lanes.staged_bytes()};
   }
 
   Done Gelu(DType dtype, int64_t n, const void* z, void* a) override;
@@ -131,11 +141,29 @@ class LayerKernelsOnGpu final : public LayerKernels {
                        void* ds) override;
 
  private:
+  // What all ranks of a GPU have in common.
+  struct Shared {
+    Shared(std::unique_ptr<CublasLtGemm> products, GpuLanesOptions options)
+        : gemm(std::move(products)), lanes(std::move(options)) {}
+    // Before the lanes, whose streams have to be done before it goes.
+    const std::unique_ptr<CublasLtGemm> gemm;
+    GpuLanes lanes;
+    std::atomic<int64_t> left{0};
+  };
+
+  LayerKernelsOnGpu(std::shared_ptr<Shared> shared, LayerKernelFinder finder,
+                    WorldHealth health)
+      : shared_(std::move(shared)),
+        finder_(finder),
+        health_(std::move(health)) {}
+
   // Whether kernels are for rows of so many elements of this type; where not,
   // counts that the host is left with it.
   bool Takes(DType dtype, int64_t columns = 1);
 
-  int multiprocessors() const { return lanes_.gpu().info().multiprocessors; }
+  int multiprocessors() const {
+    return shared_->lanes.gpu().info().multiprocessors;
+  }
   LaunchShape ShapeOf(int64_t n, int64_t element_bytes) const {
     return TensorLaunch(n, static_cast<int>(element_bytes), multiprocessors());
   }
@@ -143,7 +171,7 @@ class LayerKernelsOnGpu final : public LayerKernels {
   void Launch(GpuCall& call, LayerKernel kernel, DType dtype,
               const LaunchShape& shape, Parameters... parameters) {
     GridLaunch launch =
-        LayerLaunch(kernel, dtype, finder_, lanes_.Limited(shape));
+        LayerLaunch(kernel, dtype, finder_, shared_->lanes.Limited(shape));
     SetParameters(launch, parameters...);
     call.Launch(launch);
   }
@@ -151,11 +179,9 @@ class LayerKernelsOnGpu final : public LayerKernels {
   void SumParts(GpuCall& call, int64_t parts, int64_t columns,
                 const float* partials, float* out, float* more);
 
-  // Before the lanes, whose streams have to be done before it goes.
-  const std::unique_ptr<CublasLtGemm> gemm_;
-  GpuLanes lanes_;
+  const std::shared_ptr<Shared> shared_;
   const LayerKernelFinder finder_;
-  std::atomic<int64_t> left_{0};
+  const WorldHealth health_;
 };
 
 }  // namespace shardproof::cuda
