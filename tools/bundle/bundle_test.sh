@@ -82,6 +82,12 @@ assert any(r["verdict"] == "passed" for r in records)
 END
 done
 
+python3 -c '
+import json
+records = json.load(open("results/roofline/results.json"))["records"]
+assert len(records) > 50 and all(r["verdict"] == "passed" and r["emulated"] for r in records), records' ||
+  fail roofline
+
 # As a terminal interrupts: the whole group of processes.
 set -m
 shardproof-gpu/run.sh --out interrupted --emulate-gpus 2 --time-budget 300 --dtype f32 >out 2>&1 </dev/null &

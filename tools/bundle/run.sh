@@ -5,15 +5,17 @@
 #
 #     ./run.sh [--out FOLDER] [FLAG...]
 #
-# Says what is usable (doctor); verifies and measures the kernels of the cuda backend,
-# and NCCL where there is one; measures what PyTorch reaches where torch can be imported.
+# Says what is usable (doctor); measures each kernel against what a GPU copies and
+# multiplies (roofline); verifies and measures the cuda backend, and NCCL where there is
+# one; measures what PyTorch reaches where torch can be imported.
 #
 #     FOLDER/doctor.txt                    what was found
+#     FOLDER/roofline/results.json         kernels, under ceilings of the same run
 #     FOLDER/cuda, cuda-layers, nccl       results.json, report.html, junit.xml
 #     FOLDER/torch/results.json            the yardsticks
 #     FOLDER/ledger/<day>_<GPU>_*.json     the same files, by the names of reports/ledger
 #
-# --ranks N, --time-budget SECONDS (of each of the three, 120), --nccl-library FILE,
+# --ranks N, --time-budget SECONDS (of each of the four, 120), --nccl-library FILE,
 # --no-yardsticks and, where there is no GPU, --emulate-gpus N, which verifies in
 # fibers of the CPU and measures nothing. Other flags go to `shardproof run`: --dtype
 # bf16, --label COMMIT.
@@ -25,7 +27,7 @@ set -u
 
 here=$(cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")" && pwd) || exit 6
 out=shardproof-results ranks='' budget=120 emulated=0 yardsticks=1
-flags=() doctor=()
+flags=() doctor=() roofline=()
 
 say() { echo "run.sh: $*" >&2; }
 usage() { say "$1; see $0 --help" && exit 2; }
@@ -40,7 +42,7 @@ while (($# > 0)); do
     --ranks) ranks=$2 && shift 2 ;;
     --time-budget) budget=$2 && shift 2 ;;
     --emulate-gpus)
-      emulated=1 doctor+=("$1" "$2") flags+=("$1" "$2")
+      emulated=1 doctor+=("$1" "$2") flags+=("$1" "$2") roofline+=("$1" "$2")
       shift 2
       ;;
     --nccl-library)
@@ -145,6 +147,14 @@ measure() {
   keep "$name"
   note "$ended"
 }
+
+# Kernels without ranks; the flags of `run` are not its.
+echo '==== roofline'
+mkdir -p "$out/roofline"
+"$here/shardproof" roofline --time-budget "$budget" --json "$out/roofline/results.json" "${roofline[@]}"
+ended=$?
+keep roofline
+note "$ended"
 
 # Of one GPU, two virtual ranks: correctness, and a record that says so.
 default=$((gpus < 2 ? 2 : gpus))

@@ -98,15 +98,16 @@ day='[0-9]{4}-[0-9]{2}-[0-9]{2}'
 one=${day}_h100-80gb-hbm3
 expect 'one GPU' 0 'passed; the results are in results'
 calls '^shardproof doctor --require-gpu$' \
+  '^shardproof roofline --time-budget 120 --json results/roofline/results.json$' \
   '^shardproof run --no-history --backend cuda --ranks 2 --time-budget 120 .*cuda/.*collectives/ --variant native$' \
   '^shardproof run .*--backend cuda --ranks 2 .*cuda-layers/.*layers\|attention' \
   '^shardproof run .*--backend nccl --ranks 1 .*nccl/' \
   '^pytorch.py --json results/torch/results.json$'
-ledger "${one}_cuda-layers.json ${one}_cuda.json ${one}_nccl.json ${one}_torch.json"
+ledger "${one}_cuda-layers.json ${one}_cuda.json ${one}_nccl.json ${one}_roofline.json ${one}_torch.json"
 grep -q torch results/ledger/*_torch.json || wrong 'another file'
 
 GPUS=4 expect 'four GPUs' 0 passed --time-budget=7 --nccl-library=/opt/nccl.so --dtype=bf16
-calls 'doctor --require-gpu --nccl-library /opt/nccl.so$' \
+calls 'doctor --require-gpu --nccl-library /opt/nccl.so$' '^shardproof roofline --time-budget 7 --json [^ ]*$' \
   'cuda --ranks 4 --time-budget 7 .*--dtype bf16$' 'cuda --ranks 4' \
   'nccl --ranks 4 .*--nccl-library /opt/nccl.so --dtype bf16$' '^pytorch.py' \
   'torchrun --standalone --nproc-per-node 4' '^pytorch.py --json results/torch-all-reduce/'
@@ -115,35 +116,35 @@ ledger "${day}_4x-h100-80gb-hbm3_cuda-layers.json .*_torch.json"
 GPUS=0 expect 'no GPU' 6 '^shardproof: there is no GPU$'
 calls doctor
 NCCL=0 expect 'no NCCL' 0 '^==== nccl: left out' --no-yardsticks
-calls doctor cuda/ cuda-layers/
+calls doctor roofline/ cuda/ cuda-layers/
 GPUS=2 expect 'emulated GPUs' 0 'emulated GPUs have no speed' --emulate-gpus 2 --ranks 3
-calls '^shardproof doctor --emulate-gpus 2$' \
+calls '^shardproof doctor --emulate-gpus 2$' '^shardproof roofline .*--emulate-gpus 2$' \
   '^shardproof verify --backend cuda --ranks 3 .*--emulate-gpus 2$' \
   '^shardproof verify .*--emulate-gpus 2$' '^shardproof verify --backend nccl'
 [[ ! -e results/ledger ]] || wrong 'emulated GPUs are in the ledger'
 GPUS=2 expect 'both kinds' 0 'passed' --emulate-gpus 2 --require-gpu
-calls '^shardproof doctor --emulate-gpus 2 --require-gpu$' verify verify verify
+calls '^shardproof doctor --emulate-gpus 2 --require-gpu$' roofline verify verify verify
 
 # --- Yardsticks ---------------------------------------------------------------
 PYTHONPATH=$folder/broken expect 'no torch' 0 \
   'yardsticks: left out: python3 cannot import torch \(ImportError: libcudart'
-calls doctor cuda/ cuda-layers/ nccl/
+calls doctor roofline/ cuda/ cuda-layers/ nccl/
 TORCH_STATUS=3 expect 'torch without CUDA' 0 'yardsticks: left out; see the line above'
 TORCH_STATUS=1 expect 'a yardstick that fails' 5 'results that cannot be used'
 ledger '.*_torch.json'
 
 # --- Statuses -----------------------------------------------------------------
 FAILS='cuda 1' expect 'a wrong number' 1 'run.sh: a wrong number: see results'
-calls doctor cuda/ cuda-layers/ nccl/ pytorch
+calls doctor roofline/ cuda/ cuda-layers/ nccl/ pytorch
 FAILS='nccl 124' expect 'a hang' 124 'run.sh: something hung'
 FAILS='cuda 2' expect 'a wrong flag' 2 'run.sh: a flag that cannot be meant'
-calls doctor cuda/
+calls doctor roofline/ cuda/
 FAILS='cuda 139' expect 'a crash' 6 'no usable GPU or library, a failed launch, or a crash'
 FAILS='cuda 130' expect 'an interrupt' 130 'run.sh: interrupted; what there was until then is in results'
-calls doctor cuda/
-ledger "${one}_cuda.json"
+calls doctor roofline/ cuda/
+ledger "${one}_cuda.json ${one}_roofline.json"
 INTERRUPTS=cuda-layers expect 'an interrupt of run.sh alone' 130 '^run.sh: interrupted'
-calls doctor cuda/ cuda-layers/
+calls doctor roofline/ cuda/ cuda-layers/
 
 # --- Flags --------------------------------------------------------------------
 expect 'help' 0 'Exit status: the worst of all runs' --help
