@@ -307,7 +307,8 @@ ExitCode RunRoofline(const RooflineOptions& options) {
 
 void AddRooflineCommand(CLI::App& app, Options& common,
                         const std::function<void(ExitCode)>& done) {
-  auto options = std::make_shared<RooflineOptions>(common);
+  auto options =
+      std::make_shared<RooflineOptions>(RooflineOptions{.common = common});
   CLI::App* roofline = app.add_subcommand(
       "roofline",
       "Kernels of layers and attention on a GPU, each against the copy and the "
