@@ -28,7 +28,7 @@ std::string RooflineTable::Sizes(const Record& record) {
     const bool names = name == "k" || name == "vocabulary" || name == "of";
     text += fmt::format("{}{}", text.empty() ? "" : " ",
                         value == "true" ? name
-                        : names         ? name + "=" + value
+                        : names         ? fmt::format("{}={}", name, value)
                                         : value);
   }
   return text;
@@ -47,7 +47,7 @@ void RooflineTable::Add(const Record& record) {
         record.floor_us.has_value() && time.median > 0
             ? fmt::format("{:.0f}%", 100 * *record.floor_us / time.median)
             : "-");
-    row.push_back(time.flags.empty() ? "" : "below");
+    row.emplace_back(time.flags.empty() ? "" : "below");
     for (const std::string& flag : time.flags) {
       notes_.push_back(fmt::format("below: {} {} {}: {}", record.case_name,
                                    record.variant, Sizes(record), flag));

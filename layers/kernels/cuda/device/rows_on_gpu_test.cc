@@ -17,7 +17,6 @@ namespace {
 
 using testing::ExpectWithin;
 using testing::OnGpuTest;
-using testing::Operand;
 using testing::Placed;
 using testing::Setting;
 
