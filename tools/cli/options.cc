@@ -107,8 +107,9 @@ void AddRunFlags(CLI::App& app, Options& options) {
       ->check(CLI::NonNegativeNumber);
   app.add_option(
          "--timeout", options.timeout,
-         "Seconds until a case counts as hung (0: never), besides a second "
-         "for every 4 Mi elements of its buffers")
+         "Seconds until a case counts as hung (0: never), ten times as long "
+         "on emulated GPUs; besides, a second for every 4 Mi elements of its "
+         "buffers")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--history", options.history,

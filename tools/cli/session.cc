@@ -34,10 +34,14 @@ constexpr double kGraceSeconds = 5;
 // together: far fewer than on an idle machine.
 constexpr double kCheckedPerSecond = 4 << 20;
 
+// Fibers take turns on a core where a GPU has thousands of threads at once.
+constexpr double kEmulatedTimes = 10;
+
 // Seconds until the instance counts as hung; 0: never. `timeout` is for the
 // operations; what large buffers take besides, to fill and to check, is added.
-double TimeLimit(const Job& job, double timeout) {
+double TimeLimit(const Job& job, double timeout, bool fibers) {
   if (timeout <= 0) return 0;
+  if (fibers) timeout *= kEmulatedTimes;
   double elements = 0;
   for (const TensorSpec& t : job.info->tensors(job.instance)) {
     for (int r = 0; r < job.instance.ranks; ++r) {
@@ -320,7 +324,8 @@ Record Session::RunOne(const Job& job, const RunOptions& run) {
                           job.variant->name, job.instance.ranks,
                           ParamsText(*under_way_)));
   // The leader's clock decides; the others only step in if it cannot.
-  const double limit = TimeLimit(job, options_.timeout);
+  const double limit =
+      TimeLimit(job, options_.timeout, gpus_ != nullptr && gpus_->emulated());
   watchdog_->Arm(limit > 0 && !leader() ? limit + 10 : limit);
   Record record =
       RunOnWorld(*world_, *job.info, *job.variant, job.instance, run);
