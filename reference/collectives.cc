@@ -247,6 +247,19 @@ void AllToAllExpected(const AllToAllLayout& layout, const InputFn& input,
                });
 }
 
+void AllToAllExpected(int64_t count, const InputFn& input, int rank,
+                      int64_t begin, std::span<Bounded> out) {
+  while (!out.empty()) {
+    const int64_t offset = begin % count;
+    const auto length =
+        std::min(static_cast<size_t>(count - offset), out.size());
+    Copy(input, static_cast<int>(begin / count), rank * count + offset,
+         out.first(length));
+    begin += static_cast<int64_t>(length);
+    out = out.subspan(length);
+  }
+}
+
 void SendRecvExpected(int ranks, int shift, const InputFn& input, int rank,
                       int64_t begin, std::span<Bounded> out) {
   Copy(input, ((rank - shift) % ranks + ranks) % ranks, begin, out);

@@ -118,6 +118,11 @@ struct AllToAllLayout {
 };
 void AllToAllExpected(const AllToAllLayout& layout, const InputFn& input,
                       int rank, int64_t begin, std::span<Bounded> out);
+// The same with `count` elements in every block, in the order of ranks. It
+// allocates nothing for the layout, which for p ranks has p^2 blocks: few
+// elements can be asked for at a time.
+void AllToAllExpected(int64_t count, const InputFn& input, int rank,
+                      int64_t begin, std::span<Bounded> out);
 
 // Every rank sends its whole input to (rank + shift) mod ranks.
 void SendRecvExpected(int ranks, int shift, const InputFn& input, int rank,

@@ -131,6 +131,25 @@ TEST(Collectives, AllToAllByHand) {
   EXPECT_EQ(Values(y), (V{2, 3, 102, 103}));
 }
 
+// Any range of blocks of one size, as the layout of such blocks has it.
+TEST(Collectives, AllToAllOfEvenBlocksNeedsNoLayout) {
+  constexpr int kRanks = 3;
+  for (const int64_t count : {int64_t{1}, int64_t{4}}) {
+    const AllToAllLayout layout = AllToAllLayout::Even(kRanks, count);
+    for (int rank = 0; rank < kRanks; ++rank) {
+      for (int64_t begin = 0; begin < kRanks * count; ++begin) {
+        for (int64_t end = begin; end <= kRanks * count; ++end) {
+          std::vector<Bounded> with(end - begin), without(end - begin);
+          AllToAllExpected(layout, &Named, rank, begin, with);
+          AllToAllExpected(count, &Named, rank, begin, without);
+          EXPECT_EQ(Values(without), Values(with))
+              << count << " " << rank << " " << begin << " " << end;
+        }
+      }
+    }
+  }
+}
+
 TEST(Collectives, LayoutsAreChecked) {
   EXPECT_EQ(Layout::Split(3, 8).counts, (std::vector<int64_t>{3, 3, 2}));
   EXPECT_EQ(Layout::Split(3, 8).displacements, (std::vector<int64_t>{0, 3, 6}));

@@ -132,14 +132,20 @@ Cost DirectCostOfV(const PV& p) {
   return kCost(p.ranks, PairCounts(p), p.dtype, p.memory);
 }
 
-template <class Params>
-void Expected(const Params& p, const Arithmetic&, const Inputs& in,
-              const BlockQuery& query, std::span<Bounded> out) {
-  const InputFn input = [&in](int rank, int64_t begin,
-                              std::span<double> block) {
+InputFn X(const Inputs& in) {
+  return [&in](int rank, int64_t begin, std::span<double> block) {
     in.Read("x", rank, begin, block);
   };
-  AllToAllExpected(LayoutOf(p), input, query.rank, query.begin, out);
+}
+
+void Expected(const P& p, const Arithmetic&, const Inputs& in,
+              const BlockQuery& query, std::span<Bounded> out) {
+  AllToAllExpected(p.count, X(in), query.rank, query.begin, out);
+}
+
+void ExpectedV(const PV& p, const Arithmetic&, const Inputs& in,
+               const BlockQuery& query, std::span<Bounded> out) {
+  AllToAllExpected(LayoutOf(p), X(in), query.rank, query.begin, out);
 }
 
 // Of one rank: the mean where they differ.
@@ -246,7 +252,7 @@ const RegisterCase kAllToAll(Case<P>{
                   .SampleDimension(0)
                   .SignOfZero()};
     },
-    .reference = BlockReference<P>(Expected<P>),
+    .reference = BlockReference<P>(Expected),
     .variants = {{.name = "auto",
                   .bind = BindAuto,
                   .note = "the fastest of the others here for this size"},
@@ -267,17 +273,17 @@ const RegisterCase kAllToAll(Case<P>{
                   .bind = Bind<AllToAllNative>,
                   .native = true,
                   .note = "MPI_Alltoall"}},
-    .mutants =
-        {{.name = "wrong_direction",
-          .bind = Bind<WrongDirection>,
-          // Of two ranks, each is in both directions of the other.
-          .applies = [](const P& p) { return p.ranks >= 3 && p.count > 0; }},
-         {.name = "without_its_own_block",
-          .bind = Bind<WithoutItsOwnBlock>,
-          .applies =
-              [](const P& p) {
-                return p.ranks >= 2 && p.count > 0 && !p.in_place;
-              }}},
+    .mutants = {{.name = "wrong_direction",
+                 .bind = Bind<WrongDirection>,
+                 // Of two ranks, each is in both directions of the other.
+                 .applies =
+                     [](const P& p) { return p.ranks >= 3 && p.count > 0; }},
+                {.name = "without_its_own_block",
+                 .bind = Bind<WithoutItsOwnBlock>,
+                 .applies =
+                     [](const P& p) {
+                       return p.ranks >= 2 && p.count > 0 && !p.in_place;
+                     }}},
     .bytes = Bytes<P>,
     .busbw_factor = BusbwFactor<P>,
     .floor = FloorOf<P>,
@@ -301,7 +307,7 @@ const RegisterCase kAllToAllV(Case<PV>{
               .SampleDimension(0)
               .SignOfZero()};
     },
-    .reference = BlockReference<PV>(Expected<PV>),
+    .reference = BlockReference<PV>(ExpectedV),
     .variants = {{.name = "auto",
                   .bind = BindAutoV,
                   .note = "the fastest of the others here for this size"},

@@ -104,11 +104,14 @@ std::vector<Group> GroupsOf(const std::map<int, Communicator>& of_rank) {
 std::vector<std::string> DescribeActive(const ActiveCommunicator& active) {
   const std::map<int, Communicator> of_rank = active.Get();
   if (of_rank.empty()) return {};
-  std::vector<std::string> lines =
-      DescribeProgress(ProgressOf(of_rank.begin()->second.backend()));
+  const Progress all = ProgressOf(of_rank.begin()->second.backend());
+  std::vector<std::string> lines = DescribeProgress(all);
+  bool working = std::find(all.begin(), all.end(), nullptr) == all.end() &&
+                 std::none_of(all.begin(), all.end(), UnderWay);
   for (const Group& group : GroupsOf(of_rank)) {
     const Progress progress = ProgressOf(*group.backend);
     if (std::none_of(progress.begin(), progress.end(), UnderWay)) continue;
+    working = false;
     const std::vector<int>& numbers = group.numbers;
     const bool known =
         std::find(numbers.begin(), numbers.end(), -1) == numbers.end();
@@ -120,6 +123,11 @@ std::vector<std::string> DescribeActive(const ActiveCommunicator& active) {
                     known ? fmt::format("ranks {}", fmt::join(numbers, ", "))
                           : fmt::format("{} ranks, by place", numbers.size()),
                     fmt::join(sentences, "; ")));
+  }
+  if (working) {
+    lines.emplace_back(
+        "no rank is in an operation: what takes this long is done by each rank "
+        "alone, such as making inputs, the reference or comparing results");
   }
   return lines;
 }

@@ -20,7 +20,8 @@ StatusOr<std::unique_ptr<World>> CreateThreadsWorld(
     std::function<StatusOr<std::unique_ptr<ThreadWorld>>(int ranks)> make);
 StatusOr<std::unique_ptr<World>> CreateMpiWorld();
 
-// Where the ranks of the operations of the moment are, as sentences.
+// Where the ranks of the operations of the moment are, as sentences. The last
+// says it where none is in an operation.
 std::vector<std::string> DescribeActive(const ActiveCommunicator& active);
 // Makes `active` known to what runs on `comm`.
 Status PublishActive(const Communicator& comm,

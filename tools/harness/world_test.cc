@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <barrier>
+#include <optional>
 
 #include "tools/harness/testing/toy_case.h"
 #include "tools/harness/world_backends.h"
@@ -19,6 +21,45 @@ Lines AboutGroups(const Lines& lines) {
       lines.begin(), lines.end(), std::back_inserter(some),
       [](const std::string& l) { return l.starts_with("in a group"); });
   return some;
+}
+
+constexpr char kNowhere[] = "no rank is in an operation: ";
+
+bool SaysNowhere(const Lines& lines) {
+  return std::any_of(lines.begin(), lines.end(), [](const std::string& l) {
+    return l.starts_with(kNowhere);
+  });
+}
+
+// A rank is in an operation of all, in one of a group, in none.
+TEST(World, SaysThatNobodyIsInAnOperation) {
+  const auto active = std::make_shared<ActiveCommunicator>();
+  Lines none, one, of_a_group;
+  std::barrier met(2);  // No operation, as Communicator::Barrier would be.
+  const Status status =
+      testing::ToyWorld().Run(2, [&](const Communicator& comm) -> Status {
+        SP_ASSIGN_OR_RETURN(const Communicator group, comm.Split(0, 0));
+        active->Add(comm);
+        const auto look = [&](Lines& lines) {
+          met.arrive_and_wait();
+          if (comm.rank() == 0) lines = DescribeActive(*active);
+          met.arrive_and_wait();
+        };
+        look(none);
+        {
+          std::optional<OpScope> op;
+          if (comm.rank() == 1) op.emplace(comm, Op{.label = "toy/op"});
+          look(one);
+        }
+        std::optional<OpScope> op;
+        if (comm.rank() == 1) op.emplace(group, Op{.label = "toy/op"});
+        look(of_a_group);
+        return OkStatus();
+      });
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  EXPECT_TRUE(SaysNowhere(none));
+  EXPECT_FALSE(SaysNowhere(one));
+  EXPECT_FALSE(SaysNowhere(of_a_group));
 }
 
 // Rank 1 enters an operation of the odd ranks, rank 3 does not; then both are
