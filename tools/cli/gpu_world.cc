@@ -75,10 +75,10 @@ StatusOr<std::shared_ptr<const GpuServices>> GpuServices::Create(
 
 void GpuServices::Put(RankServices& context, const cuda::Place& place) const {
   const auto gpu = static_cast<size_t>(place.gpu);
-  const auto* const health = context.Find<cuda::RankHealth>();
-  context.Put<LayerKernels>(
-      layers_[gpu]->ForWorld(health == nullptr ? nullptr : health->ask));
-  context.Put<FlashKernels>(attention_[gpu]);
+  const auto* const found = context.Find<cuda::RankHealth>();
+  const cuda::WorldHealth health = found == nullptr ? nullptr : found->ask;
+  context.Put<LayerKernels>(layers_[gpu]->ForWorld(health));
+  context.Put<FlashKernels>(attention_[gpu]->ForWorld(health));
 }
 
 std::string GpuServices::Describe() const {

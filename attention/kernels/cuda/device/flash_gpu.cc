@@ -98,7 +98,9 @@ GridLaunch FlashGpu::LaunchOf(FlashKernel kernel, DType dtype, int head_dim,
   return launch;
 }
 
-Status FlashGpu::Run(const std::vector<GridLaunch>& launches) {
+Status FlashGpu::Run(const std::vector<GridLaunch>& launches,
+                     const WorldHealth& health,
+                     const std::shared_ptr<void>& memory) {
   if (launches.empty()) return OkStatus();
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!lost_.ok()) return lost_;
@@ -116,11 +118,14 @@ Status FlashGpu::Run(const std::vector<GridLaunch>& launches) {
     }
   }
   // What was launched before a refusal works in the caller's memory too.
-  const Status done = Synchronize(*stream_, options_.timeout);
-  const Status& first = launched.ok() ? done : launched;
-  const Status told = first.WithContext("attention on " + Name());
-  if (done.code() == StatusCode::kTimeout) lost_ = told;
-  return told;
+  const Waited done =
+      AwaitLaunches(*stream_, {options_.timeout, options_.grace}, health);
+  const std::string here = "attention on " + Name();
+  if (!done.unended.ok()) {
+    lost_ = done.unended.WithContext(here);
+    kept_ = memory;
+  }
+  return (launched.ok() ? done.status : launched).WithContext(here);
 }
 
 }  // namespace shardproof::cuda

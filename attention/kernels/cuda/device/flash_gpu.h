@@ -52,8 +52,11 @@ class FlashGpu {
     return options_.find(kernel, dtype, head_dim).rows;
   }
   // Runs them in order and returns once they are done; several threads may call it, and take turns. An error of the GPU,
-  // or kTimeout, after which a kernel may still be writing and every call gets the same answer.
-  Status Run(const std::vector<GridLaunch>& launches);
+  // that of a world that `health` says is aborted, or kTimeout. A kernel that was given up may still be writing: `memory`,
+  // in which it works, is kept as long as its stream, and every later call gets kTimeout.
+  Status Run(const std::vector<GridLaunch>& launches,
+             const WorldHealth& health = nullptr,
+             const std::shared_ptr<void>& memory = nullptr);
 
   void CountGpuCall() { ++gpu_calls_; }
   void CountHostCall() { ++host_calls_; }
@@ -72,6 +75,7 @@ class FlashGpu {
       host_shapes_{0}, staged_bytes_{0};
   std::mutex mutex_;
   // Guarded by mutex_.
+  std::shared_ptr<void> kept_;  // Outlives the stream.
   std::unique_ptr<GpuStream> stream_;
   Status lost_;  // That of the first timeout.
 };

@@ -13,13 +13,15 @@ namespace {
 
 class FlashOnGpu final : public FlashAttention {
  public:
-  FlashOnGpu(const FlashShape& shape, std::shared_ptr<FlashGpu> gpu)
-      : shape_(shape), gpu_(std::move(gpu)) {}
+  FlashOnGpu(const FlashShape& shape, std::shared_ptr<FlashGpu> gpu,
+             WorldHealth health)
+      : shape_(shape), gpu_(std::move(gpu)), health_(std::move(health)) {}
 
   Status Allocate() {
     SP_ASSIGN_OR_RETURN(host_, FlashAttention::CreateOnHost(shape_));
-    SP_ASSIGN_OR_RETURN(scratch_,
+    SP_ASSIGN_OR_RETURN(FlashScratch made,
                         FlashScratch::Create(gpu_->gpu(), ScratchBytes()));
+    scratch_ = std::make_shared<FlashScratch>(std::move(made));
     return OkStatus();
   }
 
@@ -41,7 +43,7 @@ class FlashOnGpu final : public FlashAttention {
         [this, args, work = *work] { return BackwardByGpu(args, work); });
   }
   int64_t working_bytes() const override {
-    return host_->working_bytes() + static_cast<int64_t>(scratch_.bytes());
+    return host_->working_bytes() + static_cast<int64_t>(scratch_->bytes());
   }
 
  private:
@@ -59,8 +61,9 @@ class FlashOnGpu final : public FlashAttention {
 
   const FlashShape shape_;
   const std::shared_ptr<FlashGpu> gpu_;
+  const WorldHealth health_;
   std::unique_ptr<FlashAttention> host_;
-  FlashScratch scratch_;
+  std::shared_ptr<FlashScratch> scratch_;
 };
 
 size_t FlashOnGpu::ScratchBytes() const {
@@ -81,7 +84,7 @@ Status FlashOnGpu::ForwardByGpu(const ForwardArgs& args,
                                 const FlashWork& work) {
   const int64_t queries = args.block.queries.count;
   const int64_t keys = args.block.keys.count;
-  FlashOperands operands(*gpu_, scratch_, shape_.sequences, shape_.heads);
+  FlashOperands operands(*gpu_, *scratch_, shape_.sequences, shape_.heads);
   FlashForwardArgs mine;
   mine.work = work;
   mine.q = operands.Read(args.q, shape_.dtype, queries, q_width());
@@ -95,7 +98,7 @@ Status FlashOnGpu::ForwardByGpu(const ForwardArgs& args,
 
   FlashLaunches launches(*gpu_, shape_.dtype, shape_.head_dim);
   launches.AddForward(mine);
-  SP_RETURN_IF_ERROR(gpu_->Run(launches.all()));
+  SP_RETURN_IF_ERROR(gpu_->Run(launches.all(), health_, scratch_));
   operands.CopyBack();
   gpu_->CountGpuCall();
   return OkStatus();
@@ -106,7 +109,7 @@ Status FlashOnGpu::BackwardByGpu(const BackwardArgs& args,
   const int64_t queries = args.block.queries.count;
   const int64_t keys = args.block.keys.count;
   const bool adds = !args.overwrite;
-  FlashOperands operands(*gpu_, scratch_, shape_.sequences, shape_.heads);
+  FlashOperands operands(*gpu_, *scratch_, shape_.sequences, shape_.heads);
   FlashBackwardArgs mine;
   mine.work = work;
   mine.q = operands.Read(args.q, shape_.dtype, queries, q_width());
@@ -127,7 +130,7 @@ Status FlashOnGpu::BackwardByGpu(const BackwardArgs& args,
   FlashLaunches launches(*gpu_, shape_.dtype, shape_.head_dim);
   launches.Add(FlashKernel::kKeyGradients, mine);
   launches.Add(FlashKernel::kQueryGradients, mine);
-  SP_RETURN_IF_ERROR(gpu_->Run(launches.all()));
+  SP_RETURN_IF_ERROR(gpu_->Run(launches.all(), health_, scratch_));
   operands.CopyBack();
   gpu_->CountGpuCall();
   return OkStatus();
@@ -136,7 +139,17 @@ Status FlashOnGpu::BackwardByGpu(const BackwardArgs& args,
 }  // namespace
 
 FlashKernelsOnGpu::FlashKernelsOnGpu(const FlashGpuOptions& options)
-    : gpu_(std::make_shared<FlashGpu>(options)) {}
+    : FlashKernelsOnGpu(std::make_shared<FlashGpu>(options), nullptr) {}
+
+FlashKernelsOnGpu::FlashKernelsOnGpu(std::shared_ptr<FlashGpu> gpu,
+                                     WorldHealth health)
+    : gpu_(std::move(gpu)), health_(std::move(health)) {}
+
+std::shared_ptr<FlashKernelsOnGpu> FlashKernelsOnGpu::ForWorld(
+    WorldHealth health) const {
+  return std::shared_ptr<FlashKernelsOnGpu>(
+      new FlashKernelsOnGpu(gpu_, std::move(health)));
+}
 
 FlashGpuCounts FlashKernelsOnGpu::counts() const { return gpu_->counts(); }
 
@@ -147,7 +160,7 @@ StatusOr<std::unique_ptr<FlashAttention>> FlashKernelsOnGpu::Create(
     return std::unique_ptr<FlashAttention>();
   }
   SP_RETURN_IF_ERROR(gpu_->Open());
-  auto made = std::make_unique<FlashOnGpu>(shape, gpu_);
+  auto made = std::make_unique<FlashOnGpu>(shape, gpu_, health_);
   SP_RETURN_IF_ERROR(made->Allocate());
   return std::unique_ptr<FlashAttention>(std::move(made));
 }

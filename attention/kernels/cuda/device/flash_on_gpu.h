@@ -14,8 +14,9 @@
 // Create asks for all memory: room for copies of all tensors of the largest call on the GPU, and what the host's own
 // attention works in. Managed memory takes up none of a real GPU until it is touched.
 //
-// Errors of calls beside those of FlashAttention: those of the GPU, in one sentence that names it; kTimeout where kernels
-// do not end, after which they may still write and every call on this GPU's service gets that answer.
+// Errors of calls beside those of FlashAttention: those of the GPU, in one sentence that names it; that of a world which is
+// aborted while kernels run; kTimeout where kernels do not end, after which they may still write and every call on this
+// GPU's service gets that answer.
 //
 // Delta and merges are the host's: flash.h has no kernels of theirs. Rejected: falling back to the host where a launch
 // fails, which would hide that a GPU is broken; splitting calls by document, before someone has measured that it pays.
@@ -43,6 +44,8 @@ struct FlashGpuOptions {
                            int head_dim) = nullptr;
   // How long a call waits for its kernels. Fibers are slow.
   std::chrono::milliseconds timeout = std::chrono::minutes(10);
+  // And from the time on when its world is known to be aborted.
+  std::chrono::milliseconds grace = std::chrono::seconds(5);
 };
 
 struct FlashGpuCounts {
@@ -59,13 +62,21 @@ class FlashKernelsOnGpu : public FlashKernels {
  public:
   explicit FlashKernelsOnGpu(const FlashGpuOptions& options);
 
+  // The same for a rank of a world: what it waits for ends soon after `health` says that the world is aborted, with that
+  // error.
+  std::shared_ptr<FlashKernelsOnGpu> ForWorld(WorldHealth health) const;
+
   // Null for what is left to the host. kOutOfMemory, and errors of the GPU.
   StatusOr<std::unique_ptr<FlashAttention>> Create(
       const FlashShape& shape) override;
+  // Of all worlds, since this was made.
   FlashGpuCounts counts() const;
 
  private:
+  FlashKernelsOnGpu(std::shared_ptr<FlashGpu> gpu, WorldHealth health);
+
   const std::shared_ptr<FlashGpu> gpu_;  // The attentions keep it too.
+  const WorldHealth health_;
 };
 
 }  // namespace shardproof::cuda

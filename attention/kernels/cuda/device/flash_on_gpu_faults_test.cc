@@ -231,6 +231,30 @@ TEST(FlashFaultTest, EndlessLaunch) {
   EXPECT_EQ(emulated.kernels->counts().gpu_calls, 0);
 }
 
+// The attention goes while its kernel goes on, and with it nothing that the
+// kernel writes.
+TEST(FlashFaultTest, AnAbortedWorldEndsTheWait) {
+  const EmulatedFlash emulated({.faults = {.endless_launch = 0}},
+                               std::chrono::minutes(10),
+                               std::chrono::milliseconds(20));
+  const auto of_rank =
+      emulated.kernels->ForWorld([] { return Aborted("rank 3 gave up"); });
+  GpuProblem problem = Problem();
+  {
+    auto flash = of_rank->Create(kShape);
+    ASSERT_TRUE(flash.ok());
+    EXPECT_EQ((*flash)->Forward({}, problem.ForwardOnGpu()).ToString(),
+              "aborted: attention on GPU 0 (emulated): rank 3 gave up");
+  }
+  const Status next =
+      emulated.Create(kShape)->Forward({}, problem.ForwardOnGpu());
+  EXPECT_EQ(next.code(), StatusCode::kTimeout);
+  EXPECT_THAT(std::string(next.message()),
+              HasSubstr("was not done within 20 ms"));
+  EXPECT_EQ(emulated.kernels->counts().launches, 1);
+  EXPECT_EQ(of_rank->counts().gpu_calls, 0);
+}
+
 // Calls of several threads take turns: nothing is launched while another call
 // waits for its kernel.
 TEST(FlashFaultTest, OthersAwaitTheirTurn) {

@@ -117,12 +117,16 @@ struct GpuProblem : TileProblem {
 struct EmulatedFlash {
   explicit EmulatedFlash(
       const EmulatedGpuOptions& options = {},
-      std::chrono::milliseconds timeout = std::chrono::minutes(10)) {
+      std::chrono::milliseconds timeout = std::chrono::minutes(10),
+      std::chrono::milliseconds grace = std::chrono::seconds(5)) {
     auto opened = OpenEmulatedGpus(options);
     EXPECT_TRUE(opened.ok()) << opened.status().ToString();
     gpus = *std::move(opened);
-    kernels = std::make_shared<FlashKernelsOnGpu>(FlashGpuOptions{
-        .gpus = gpus, .find = &FindFlashKernel, .timeout = timeout});
+    kernels = std::make_shared<FlashKernelsOnGpu>(
+        FlashGpuOptions{.gpus = gpus,
+                        .find = &FindFlashKernel,
+                        .timeout = timeout,
+                        .grace = grace});
   }
   Gpu& gpu() const { return gpus->gpu(0); }
 

@@ -4,6 +4,7 @@
 
 #include <ctime>
 #include <thread>
+#include <utility>
 
 namespace shardproof::cuda {
 
@@ -58,6 +59,21 @@ Status Synchronize(GpuStream& stream, std::chrono::milliseconds timeout,
       nanosleep(&nap, nullptr);
     }
   }
+}
+
+Waited AwaitLaunches(GpuStream& stream, const WaitLimits& limits,
+                     const WorldHealth& health) {
+  Status aborted;
+  std::function<Status()> ask;
+  if (health != nullptr) ask = [&] { return aborted = health(); };
+  Status status = Synchronize(stream, limits.timeout, ask);
+  if (aborted.ok()) {
+    if (status.code() != StatusCode::kTimeout) return {std::move(status), {}};
+    return {status, status};
+  }
+  Status ended = Synchronize(stream, limits.grace);
+  if (ended.code() != StatusCode::kTimeout) return {std::move(aborted), {}};
+  return {std::move(aborted), std::move(ended)};
 }
 
 }  // namespace shardproof::cuda

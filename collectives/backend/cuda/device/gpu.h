@@ -183,6 +183,24 @@ std::string CudaVersionText(int version);
 Status Synchronize(GpuStream& stream, std::chrono::milliseconds timeout,
                    const std::function<Status()>& health = nullptr);
 
+// Ok, or why the world of a rank was aborted; any thread may ask. Null: nobody knows.
+using WorldHealth = std::function<Status()>;
+
+// How long launches are waited for: all together, and from the time on when their world is known to be aborted. Nothing can
+// tell a kernel of that, and a grace is more than one takes that works.
+struct WaitLimits {
+  std::chrono::milliseconds timeout;
+  std::chrono::milliseconds grace = std::chrono::seconds(5);
+};
+struct Waited {
+  Status
+      status;  // The error of the launches: of the GPU, kTimeout, or that of the world.
+  Status
+      unended;  // Ok: they have ended. Else the kTimeout with which they were given up; they may still write.
+};
+Waited AwaitLaunches(GpuStream& stream, const WaitLimits& limits,
+                     const WorldHealth& health);
+
 }  // namespace shardproof::cuda
 
 #endif  // SHARDPROOF_COLLECTIVES_BACKEND_CUDA_DEVICE_GPU_H_

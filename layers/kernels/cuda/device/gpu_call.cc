@@ -169,26 +169,17 @@ void GpuCall::Queue(const std::string& name,
 }
 
 // What was launched before an error may be under way.
-GpuCall::Waited GpuCall::Wait() {
+Waited GpuCall::Wait() {
   if (launched_.empty()) return {};
   const GpuLanesOptions& options = lanes_.options_;
-  const auto told = [&](const Status& status) {
-    return status.WithContext(launched_).WithContext(
+  Waited waited =
+      AwaitLaunches(*lane_->stream, {options.timeout, options.grace},
+                    health_ == nullptr ? nullptr : *health_);
+  for (Status* const status : {&waited.status, &waited.unended}) {
+    *status = status->WithContext(launched_).WithContext(
         NameOf(*options.gpus, options.gpu));
-  };
-  Status aborted;
-  std::function<Status()> health;
-  if (health_ != nullptr && *health_ != nullptr) {
-    health = [&] { return aborted = (*health_)(); };
   }
-  Status status = Synchronize(*lane_->stream, options.timeout, health);
-  if (aborted.ok()) {
-    if (status.code() != StatusCode::kTimeout) return {told(status), {}};
-    return {told(status), told(status)};
-  }
-  const Status ended = Synchronize(*lane_->stream, options.grace);
-  if (ended.code() != StatusCode::kTimeout) return {told(aborted), {}};
-  return {told(aborted), told(ended)};
+  return waited;
 }
 
 Status GpuCall::Finish() {

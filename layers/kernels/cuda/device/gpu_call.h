@@ -50,10 +50,6 @@ struct GpuLanesOptions {
   std::chrono::milliseconds grace = std::chrono::seconds(5);
 };
 
-// Ok, or why the world of a rank was aborted; any thread may ask. Null: nobody
-// knows.
-using WorldHealth = std::function<Status()>;
-
 // Managed memory in which pieces are laid out one after the other.
 class Scratch {
  public:
@@ -173,11 +169,6 @@ class GpuCall {
   Staged Stage(void* data, const Rows& rows, bool in, bool out);
   void* MakeBytes(int64_t bytes, bool zeros);
   void CopyIn(const Piece& piece);
-  // The error of the launches, and whether they have ended.
-  struct Waited {
-    Status status;
-    Status unended;  // Else why they were given up.
-  };
   Waited Wait();
 
   GpuLanes& lanes_;
