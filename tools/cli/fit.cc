@@ -286,7 +286,7 @@ ExitCode RunFit(const Options& options, const std::string& tuning) {
     Print(found.fits);
     Print(found.crossovers);
     fmt::print("{}", summary.Text());
-    Keep(s, found);
+    Keep(s, std::move(found));
     if (groups.empty()) s.Note(kExitInvalid);
     if (!tuning.empty()) s.Note(WriteTuning(groups, tuning));
   }

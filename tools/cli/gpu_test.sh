@@ -60,9 +60,8 @@ nccl_on=("$shardproof" verify --backend nccl --nccl-library "$nccl" --json resul
 primitives='^collectives/(all_reduce|reduce|reduce_scatter|all_gather|broadcast|all_to_all)$'
 expect 'kernels' 0 'passed' "${cuda[@]}" --filter "$primitives" \
   --variant native --ranks 1,2,3,4 "${small[@]}"
-# The case itself leaves out reduce_scatter in place, which MPI cannot.
-records 'all kernels pass' 'r["native"] and r["backend"] == "cuda" and (
-  r["verdict"] == "passed" or r["reason"].startswith("MPI"))'
+records 'all kernels pass' \
+  'r["native"] and r["backend"] == "cuda" and r["verdict"] == "passed"'
 records 'records are emulated' 'r["emulated"] and r.get("busbw_gbps") is None'
 expect 'send_recv and barrier' 0 'passed' "${cuda[@]}" --variant native \
   --filter '^collectives/(send_recv|barrier)$' --ranks 2,4
@@ -109,6 +108,13 @@ expect 'doctor' 0 'GPU 1 \(emulated\): compute capability 9\.0' \
   "$shardproof" doctor --emulate-gpus 2
 expect 'doctor of a library' 0 'usable on emulated GPUs' "$shardproof" doctor \
   --emulate-gpus 1 --nccl-library "$nccl"
+# Nobody takes the times of fibers for those of GPUs.
+expect 'a time in fibers' 0 'passed.*, emulated$' "$shardproof" bench --backend cuda \
+  --emulate-gpus 2 --ranks 2 --filter '^collectives/all_reduce$' --variant native \
+  --axis count=7 --axis dtype=f32 --axis op=sum
+expect 'links of emulated GPUs' 0 'not the times of GPUs and their links' "$shardproof" \
+  p2p --backend cuda --emulate-gpus 2 --ranks 2 -b 8 -e 8 --json links.json
+grep -q '"backend": *"cuda, emulated"' links.json || fail 'the backend of links'
 if [[ ! -e /dev/nvidia0 ]]; then
   expect 'doctor without a GPU' 0 'cuda +not usable' "$shardproof" doctor
   expect 'a GPU that is required' 6 'no CUDA driver|no GPU|without CUDA' \

@@ -38,8 +38,29 @@ void AddInterconnectCommands(CLI::App& app, Options& options,
   scale->callback([&options, done] { done(RunScale(options)); });
 }
 
-void Keep(Session& session, const Interconnect& found) {
+// Adds it to the names of backends, and a finding where there is any.
+static void SayWhatIsEmulated(const Session& session, Interconnect& found) {
+  bool any = false;
+  const auto mark = [&](auto& measured) {
+    for (auto& one : measured) {
+      if (!session.Emulated(one.ranks)) continue;
+      one.backend += ", emulated";
+      any = true;
+    }
+  };
+  mark(found.p2p);
+  mark(found.fits);
+  mark(found.crossovers);
+  mark(found.scaling);
+  if (!any) return;
+  found.findings.emplace_back(
+      "GPUs are emulated, or several ranks share one: these are not the times "
+      "of GPUs and their links");
+}
+
+void Keep(Session& session, Interconnect found) {
   if (!session.leader()) return;
+  SayWhatIsEmulated(session, found);
   const nlohmann::ordered_json json = ToJson(found);
   for (const auto& [name, value] : json.items()) {
     if (!value.empty()) session.AddSection(name, value);

@@ -47,8 +47,9 @@ std::string LinkClass(const Topology& topology, int a, int b);
 // "23.8 MB/s", of so many bytes in so many us.
 std::string RateText(double bytes, double us);
 // The sections p2p, fits, crossovers, scaling and findings, those that are not
-// empty, into the result file; the findings also to standard output.
-void Keep(Session& session, const Interconnect& found);
+// empty, into the result file; the findings also to standard output. What was
+// measured on emulated GPUs says so.
+void Keep(Session& session, Interconnect found);
 
 }  // namespace shardproof
 

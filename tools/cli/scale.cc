@@ -290,7 +290,7 @@ ExitCode RunScale(const Options& options) {
     Print(found.scaling);
     fmt::print("{}", summary.Text());
     if (found.scaling.empty()) s.Note(kExitInvalid);
-    Keep(s, found);
+    Keep(s, std::move(found));
   }
   return s.Finish();
 }

@@ -310,8 +310,12 @@ void Session::GiveUp(const std::vector<std::string>& whereabouts, bool hung) {
   world_->Terminate(hung ? kExitHang : kExitInterrupted);
 }
 
+bool Session::Emulated(int ranks) const {
+  return gpus_ != nullptr && Emulates(*gpus_, ranks);
+}
+
 void Session::MarkEmulated(Record& record) const {
-  if (gpus_ == nullptr || !Emulates(*gpus_, record.ranks)) return;
+  if (!Emulated(record.ranks)) return;
   record.emulated = true;
   record.busbw_gbps.reset();
 }

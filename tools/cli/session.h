@@ -74,6 +74,8 @@ class Session {
   // Whether all processes go on, which they do as long as none says no or was
   // interrupted: the ranks decide together.
   bool GoOn(bool mine);
+  // Whether so many ranks are on emulated GPUs, or several of them on one.
+  bool Emulated(int ranks) const;
   // A member of the result file beside its records.
   void AddSection(const std::string& name, nlohmann::ordered_json value) {
     sections_[name] = std::move(value);

@@ -149,7 +149,8 @@ std::string BenchTable::Text() const {
            base == native.end() || r.native
                ? "-"
                : fmt::format("{:.2f}x", base->second / t.median),
-           t.flags.empty() ? "passed" : "passed, noisy"});
+           fmt::format("passed{}{}", t.flags.empty() ? "" : ", noisy",
+                       r.emulated ? ", emulated" : "")});
     }
     if (table.size() > 0) {
       text += fmt::format("\n{}\n{}", name, table.Text());

@@ -49,6 +49,22 @@ TEST(BenchTable, OnlyWhatPassedHasASpeed) {
   EXPECT_NE(text.find("incorrect"), std::string::npos) << text;
 }
 
+TEST(BenchTable, SaysWhatIsEmulated) {
+  Record r = Of("native", Verdict::kPassed);
+  r.time_us = Record::Time{.median = 30, .flags = {"wide interval"}};
+  const auto last = [&r] {
+    BenchTable table;
+    table.Add(r);
+    const std::string text = table.Text();
+    return text.substr(text.find("passed"));
+  };
+  EXPECT_EQ(last(), "passed, noisy\n");
+  r.emulated = true;
+  EXPECT_EQ(last(), "passed, noisy, emulated\n");
+  r.time_us->flags.clear();
+  EXPECT_EQ(last(), "passed, emulated\n");
+}
+
 TEST(Summary, NamesFailuresWithTheirReproLine) {
   Summary summary;
   summary.Add(Of("ring", Verdict::kPassed));
