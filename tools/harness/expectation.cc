@@ -24,6 +24,29 @@ void AddBorders(const TensorSpec& spec, int ranks, std::vector<int64_t>& out) {
   }
 }
 
+// What all ranks together compare of an output: of a replica each its part.
+int64_t ElementsCompared(const TensorSpec& spec, int ranks) {
+  if (spec.is_replica()) return spec.shape.NumElements();
+  int64_t elements = 0;
+  for (int r = 0; r < ranks; ++r) {
+    elements += spec.BlockOf(r, ranks).shape.NumElements();
+  }
+  return elements;
+}
+
+// Where the furthest index of the sample dimension ends that any rank holds:
+// the sizes of ranks may have nothing to do with the shape.
+int64_t SampledExtent(const TensorSpec& spec, int ranks) {
+  int64_t extent = 0;
+  for (int r = 0; r < ranks; ++r) {
+    const LocalBlock block = spec.BlockOf(r, ranks);
+    for (const Interval& range : block.ranges[spec.sample_dimension]) {
+      extent = std::max(extent, range.end);
+    }
+  }
+  return extent;
+}
+
 // Elements per index of dimension d.
 int64_t Inner(const Shape& shape, int d) {
   int64_t inner = 1;
@@ -49,9 +72,9 @@ Sample PlanSample(const Tensors& tensors, int ranks, double flops,
   for (const TensorSpec& spec : tensors) {
     const int d = spec.sample_dimension;
     if (spec.role != TensorRole::kOutput || d < 0) continue;
-    const int64_t extent = spec.shape[d];
-    const int64_t all = spec.shape.NumElements();
+    const int64_t all = ElementsCompared(spec, ranks);
     if (all == 0) continue;
+    const int64_t extent = SampledExtent(spec, ranks);
     double share = 1;
     if (all > limits.elements) {
       share = static_cast<double>(limits.elements) / static_cast<double>(all);

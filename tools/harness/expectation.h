@@ -22,7 +22,7 @@ using Segments = std::vector<Interval>;
 // looked at whole are left out. Always in it: the first and the last index that
 // each rank holds, where mistakes at borders are.
 struct SampleLimits {
-  int64_t elements = 1 << 22;  // Per output.
+  int64_t elements = 1 << 22;  // Per output, of all ranks together.
   double flops = 4e9;          // Of a dense reference; 0: no limit.
 };
 Sample PlanSample(const Tensors& tensors, int ranks, double flops,

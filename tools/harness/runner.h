@@ -33,7 +33,8 @@ struct RunOptions {
   bool passed_before = false;
   // Buffers that peers cannot address: the staged paths.
   bool ordinary_memory = false;
-  // Above this many elements, outputs with a sample dimension are sampled.
+  // Above this many elements on all ranks, outputs with a sample dimension are
+  // sampled.
   int64_t check_elements = 1 << 22;
   // Above this many operations of a dense reference (Case::flops), likewise.
   double check_flops = 4e9;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "tools/harness/expectation.h"
@@ -134,6 +135,33 @@ TEST(Sample, KeepsTheBordersOfEveryShard) {
     compared += Length(SampledSegments(tensors[0], r, 3, sample));
   }
   EXPECT_EQ(compared, static_cast<int64_t>(rows.size()) * 64);
+}
+
+// The limit holds for all ranks together, whatever each of them holds.
+TEST(Sample, CountsWhatEachRankCompares) {
+  constexpr int kRanks = 4;
+  for (const Sharding& sharding :
+       {PerRank(), PerRankSizes(0, {2000, 0, 500, 3000}), Replicated()}) {
+    Tensors tensors = {Output("y", DType::kF32, {1000}, sharding)};
+    tensors[0].SampleDimension(0);
+    const Sample sample =
+        PlanSample(tensors, kRanks, 0, {.elements = 400, .flops = 0}, 7);
+    int64_t compared = 0, last = 0, longest = 0;
+    for (int r = 0; r < kRanks; ++r) {
+      compared += Length(ComparedSegments(tensors[0], r, kRanks, sample));
+      const int64_t held = tensors[0].BlockOf(r, kRanks).shape[0];
+      if (held == 0) continue;
+      longest = std::max(longest, held);
+      const Segments all = SampledSegments(tensors[0], r, kRanks, sample);
+      EXPECT_EQ(all.back().end, held);
+      last = std::max(last, all[all.size() - 2].begin);
+    }
+    // The borders come on top, and chance says how many of a part are chosen.
+    EXPECT_GE(compared, 380);
+    EXPECT_LE(compared, 420);
+    // Whatever the shape says of it, all of what is held is looked at.
+    EXPECT_GT(last, longest * 9 / 10);
+  }
 }
 
 TEST(Sample, IsEmptyWhereEverythingIsLookedAt) {
