@@ -63,6 +63,7 @@ for command in list draw trace check mesh; do
   expect "pipeline $command --help" 0 'Usage' "$shardproof" pipeline "$command" --help
 done
 expect 'no command' 2 'shardproof: .*subcommand' "$shardproof"
+expect 'another word' 2 'there is no command "verfy": did you mean verify' "$shardproof" verfy
 expect 'unknown flag' 2 'not-a-flag' "$shardproof" verify --not-a-flag
 brief 'unknown flag'
 expect 'unknown command' 2 'shardproof:' "$shardproof" frobnicate

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "tools/cli/commands.h"
 #include "tools/cli/interconnect_commands.h"
 #include "tools/cli/interrupt.h"
+#include "tools/cli/jobs.h"
 #include "tools/cli/pipeline.h"
 #include "tools/cli/report_commands.h"
 #include "tools/cli/roofline_command.h"
@@ -36,6 +38,22 @@ std::string Footer() {
       "5 invalid measurement or missing data, 6 launcher or backend failure, "
       "124 hang, 130 interrupted.",
       fmt::join(models::ModelNames(), ", "));
+}
+
+// CLI11 would only say of a word that is none that a command is missing.
+Status CheckCommand(CLI::App& app, const std::string& word) {
+  std::vector<std::string> names;
+  for (const CLI::App* one : app.get_subcommands(
+           [](CLI::App* command) { return !command->get_name().empty(); })) {
+    names.push_back(one->get_name());
+  }
+  if (std::find(names.begin(), names.end(), word) != names.end()) {
+    return OkStatus();
+  }
+  return InvalidArgument(
+      "there is no command \"{}\": did you mean {}? `shardproof --help` shows "
+      "all",
+      word, Near(word, names));
 }
 
 int Main(int argc, char** argv) {
@@ -128,6 +146,11 @@ int Main(int argc, char** argv) {
   AddAbCommand(app, done, options.command_line);
   AddCalibrateCommand(app, done, options.command_line);
 
+  if (argc > 1 && argv[1][0] != '-') {
+    if (const Status known = CheckCommand(app, argv[1]); !known.ok()) {
+      return Refuse(known);
+    }
+  }
   InstallSignalHandlers();
   try {
     app.parse(argc, argv);
