@@ -21,6 +21,7 @@
 #include <thread>
 #include <utility>
 
+#include "collectives/backend/node/child_process.h"
 #include "reports/read_launch.h"
 #include "tools/cli/exit_code.h"
 #include "tools/cli/interrupt.h"
@@ -35,29 +36,6 @@ constexpr std::chrono::seconds kGrace{5};
 constexpr std::chrono::milliseconds kPoll{5};
 // A stop takes microseconds, where it takes place.
 constexpr std::chrono::milliseconds kStopping{20};
-
-// The environment of this process with `added` in place of what had the name.
-std::vector<std::string> EnvironmentWith(
-    const std::vector<std::string>& added) {
-  std::vector<std::string> all;
-  for (char** e = environ; *e != nullptr; ++e) {
-    const std::string entry = *e;
-    const std::string name = entry.substr(0, entry.find('=') + 1);
-    bool replaced = false;
-    for (const std::string& a : added) replaced |= a.starts_with(name);
-    if (!replaced) all.push_back(entry);
-  }
-  all.insert(all.end(), added.begin(), added.end());
-  return all;
-}
-
-std::vector<char*> Pointers(std::vector<std::string>& texts) {
-  std::vector<char*> pointers;
-  pointers.reserve(texts.size() + 1);
-  for (std::string& text : texts) pointers.push_back(text.data());
-  pointers.push_back(nullptr);
-  return pointers;
-}
 
 // The last lines of a file, as one.
 std::string Tail(const std::string& path, size_t lines) {
