@@ -1,5 +1,6 @@
 // A small library with NCCL's C interface that works on host memory, between the
-// threads of one process: for tests without a GPU. A shared library of its own,
+// threads of one process, or between processes (host_link.h): for tests without a
+// GPU. A shared library of its own,
 // so that it is found by dlopen as NCCL is.
 //
 // A stream is one of its own (host_nccl.h) or one of an emulated GPU.
@@ -16,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,6 +44,16 @@ struct Worlds {
   static Worlds& Get() {
     static Worlds worlds;
     return worlds;
+  }
+
+  // The one of this process.
+  std::shared_ptr<World> Of(const UniqueId& id) {
+    const std::lock_guard lock(mutex);
+    std::weak_ptr<World>& known =
+        by_id[std::string(id.internal.data(), id.internal.size())];
+    std::shared_ptr<World> world = known.lock();
+    if (world == nullptr) known = world = std::make_shared<World>();
+    return world;
   }
 };
 
@@ -129,6 +141,12 @@ Result ncclGetUniqueId(UniqueId* id) {
   const std::lock_guard lock(worlds.mutex);
   *id = {};
   std::memcpy(id->internal.data(), &++worlds.ids, sizeof(worlds.ids));
+  // What other processes make must differ, those of other machines' too.
+  std::random_device random;
+  for (size_t at = 4; at < 16; at += 4) {
+    const unsigned part = random();
+    std::memcpy(id->internal.data() + at, &part, sizeof(part));
+  }
   id->internal.back() = '\x81';  // So that a copy that stops early is noticed.
   return Result::kSuccess;
 }
@@ -168,19 +186,19 @@ Result ncclCommInitRankConfig(Comm* comm, int ranks, UniqueId id, int rank,
   auto made = std::make_unique<HostComm>();
   made->rank = rank;
   made->size = ranks;
+  made->world =
+      InSeveralProcesses() ? std::make_shared<World>() : Worlds::Get().Of(id);
   {
-    Worlds& worlds = Worlds::Get();
-    const std::lock_guard lock(worlds.mutex);
-    std::weak_ptr<World>& known =
-        worlds.by_id[std::string(id.internal.data(), id.internal.size())];
-    made->world = known.lock();
-    if (made->world == nullptr) {
-      known = made->world = std::make_shared<World>();
-      made->world->size = ranks;
+    const std::lock_guard lock(made->world->mutex);
+    made->world->size = ranks;
+    ++made->world->joined;
+  }
+  if (InSeveralProcesses()) {
+    made->world->link = HostLink::Create(*made->world, id, rank);
+    if (made->world->link == nullptr) {
+      return Refuse(Result::kSystemError, "the name of this rank is taken");
     }
   }
-  const std::lock_guard lock(made->world->mutex);
-  ++made->world->joined;
   *comm = reinterpret_cast<Comm>(made.release());
   return Result::kInProgress;
 }
@@ -212,11 +230,13 @@ Result ncclCommDestroy(Comm comm) {
 }
 
 Result ncclCommAbort(Comm comm) {
+  World& world = *Of(comm)->world;
   {
-    const std::lock_guard lock(Of(comm)->world->mutex);
+    const std::lock_guard lock(world.mutex);
     Of(comm)->aborted = true;
-    Of(comm)->world->changed.notify_all();
+    world.changed.notify_all();
   }
+  if (world.link != nullptr) world.link->Stop();
   Free(Of(comm));
   return Result::kSuccess;
 }

@@ -21,7 +21,13 @@ struct HostApi {
   //   hangs F          F never ends on the stream
   //   async_error F    F never ends, and the communicator has kRemoteError
   //   wrong F          one byte of the result of F is changed
+  //   beside F         the byte before the result of F is changed
   //   never_queued F   the communicator stays in kInProgress
+  //   killed F         a SIGKILL ends the process in F
+  //   exits F          the process ends with exit status 3 in F
+  //
+  // In other processes: HOST_NCCL_PLANT="<rank> <fault>" in the environment when
+  // the library is loaded.
   void (*plant)(const char* fault, int rank) = nullptr;  // hostNcclPlant
 };
 

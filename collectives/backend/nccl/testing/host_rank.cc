@@ -1,5 +1,9 @@
 #include "collectives/backend/nccl/testing/host_rank.h"
 
+#include <signal.h>  // raise. NOLINT(modernize-deprecated-headers)
+#include <unistd.h>
+
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -14,6 +18,17 @@ struct Faults {
   static Faults& Get() {
     static Faults faults;
     return faults;
+  }
+
+ private:
+  // "1 hangs ncclAllReduce": for processes that nobody can call hostNcclPlant in.
+  Faults() {
+    const char* const planted = std::getenv("HOST_NCCL_PLANT");
+    if (planted == nullptr) return;
+    const std::string text = planted;
+    const size_t space = text.find(' ');
+    rank = std::stoi(text.substr(0, space));
+    fault = text.substr(space + 1);
   }
 };
 
@@ -75,6 +90,8 @@ class Operation {
   // What others need of this rank. Never waits.
   void Post() {
     const std::string_view f = work_.function;
+    if (Planted("killed", f, comm_.rank)) raise(SIGKILL);
+    if (Planted("exits", f, comm_.rank)) _exit(3);
     if (f == "ncclSend") {
       return PostTo(work_.root, Channel::kMessage, Input(0, 1));
     }
@@ -108,6 +125,9 @@ class Operation {
     // So that the planted byte is in what this call has written.
     if (done && wrote_ != nullptr && Planted("wrong", f, comm_.rank)) {
       *wrote_ ^= std::byte{0x41};
+    }
+    if (done && wrote_ != nullptr && Planted("beside", f, comm_.rank)) {
+      *(wrote_ - 1) ^= std::byte{0x41};
     }
     return done;
   }
@@ -160,6 +180,10 @@ class Operation {
     std::memcpy(wrote_, data.data(), data.size());
   }
   void PostTo(int peer, Channel channel, Bytes data) {
+    if (comm_.world->link != nullptr && peer != comm_.rank) {
+      comm_.world->link->Send(peer, channel, data);
+      return;
+    }
     const std::lock_guard lock(comm_.world->mutex);
     comm_.world->mail[{channel, comm_.rank, peer}].push_back(std::move(data));
     comm_.world->changed.notify_all();

@@ -22,6 +22,7 @@
 #include "collectives/backend/cuda/device/emulated_stream.h"
 #include "collectives/backend/nccl/nccl_abi.h"
 #include "collectives/backend/nccl/testing/host_arithmetic.h"
+#include "collectives/backend/nccl/testing/host_link.h"
 #include "reference/dtype.h"
 
 namespace shardproof::nccl {
@@ -72,12 +73,14 @@ struct HostStream : StreamHandle {
 
 enum class Channel { kCollective, kMessage };
 
-// What the ranks of one communicator share.
+// What the ranks of one communicator share; one of each rank where they are in
+// several processes.
 struct World {
   std::mutex mutex;
   std::condition_variable changed;
   int size = 0, joined = 0;
   std::map<std::tuple<Channel, int, int>, std::deque<Bytes>> mail;
+  std::unique_ptr<HostLink> link;  // Goes first. Null: there is one process.
 };
 
 struct HostComm {
