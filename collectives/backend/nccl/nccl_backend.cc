@@ -20,15 +20,6 @@ bool SeveralRanksEnabled() {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<NcclGpuDevice>> NcclGpuDevice::Create(cuda::Gpu& gpu) {
-  constexpr size_t kScratchBytes = 64;
-  SP_RETURN_IF_ERROR(gpu.Use());
-  auto device = std::make_unique<NcclGpuDevice>();
-  SP_ASSIGN_OR_RETURN(device->scratch_, gpu.AllocateFlags(kScratchBytes));
-  SP_ASSIGN_OR_RETURN(device->stream_, gpu.NewStream());
-  return device;
-}
-
 NcclBackend::NcclBackend(std::shared_ptr<Backend> inner, cuda::Place place,
                          std::shared_ptr<const NcclShared> shared)
     : GpuBackend(std::move(inner), std::move(place)),
@@ -62,7 +53,14 @@ Status NcclBackend::CheckGpus() const {
 }
 
 Status NcclBackend::Open() {
-  SP_RETURN_IF_ERROR(CheckGpus());
+  Status checked = CheckGpus();
+  if (checked.ok()) return OpenHere();
+  const bool apart = checked.code() == StatusCode::kUnsupported &&
+                     !shared_->rank_command.empty();
+  return apart ? OpenApart() : checked;
+}
+
+Status NcclBackend::OpenHere() {
   SP_ASSIGN_OR_RETURN(const nccl::UniqueId id,
                       AgreeOnNcclId(control_, shared_->library));
   SP_ASSIGN_OR_RETURN(device_, NcclGpuDevice::Create(gpu()));
@@ -72,6 +70,34 @@ Status NcclBackend::Open() {
                                                 .ranks = size(),
                                                 .timeout = shared_->timeout,
                                                 .control = &control_}));
+  return OkStatus();
+}
+
+Status NcclBackend::OpenApart() {
+  cuda::GpuSystem& gpus = *place().gpus;
+  StatusOr<std::unique_ptr<NcclRankProcess>> started = NcclRankProcess::Start(
+      {.command = shared_->rank_command,
+       .setup = {.library = shared_->library->path(),
+                 .emulated_gpus = gpus.emulated() ? gpus.count() : 0,
+                 .gpu = place().gpu,
+                 .rank = rank(),
+                 .ranks = size(),
+                 .timeout = shared_->timeout},
+       .control = &control_});
+  // It ended, which has ended the world: this rank knows how.
+  if (!started.ok() && !health().ok()) return started.status();
+  const auto version = [&]() -> StatusOr<int> {
+    if (!started.ok()) return started.status();
+    return (*started)->version();
+  };
+  // Where one has none, all get the reason here.
+  SP_ASSIGN_OR_RETURN(
+      const nccl::UniqueId id,
+      AgreeOnNcclId(control_, version(), [&]() -> StatusOr<nccl::UniqueId> {
+        return (*started)->id();
+      }));
+  SP_RETURN_IF_ERROR((*started)->Join(id));
+  apart_ = *std::move(started);
   return OkStatus();
 }
 
@@ -96,6 +122,7 @@ Status NcclBackend::Native(const NativeRequest& request) {
   }
   SP_RETURN_IF_ERROR(refused_);
   SP_RETURN_IF_ERROR(CheckBuffers(request));
+  if (apart_ != nullptr) return apart_->Run(request);
   SP_RETURN_IF_ERROR(gpu().Use());
   return RunNcclNative(*nccl_, request, device_->stream());
 }

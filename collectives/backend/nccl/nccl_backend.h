@@ -4,10 +4,14 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "collectives/backend/cuda/device/gpu_backend.h"
 #include "collectives/backend/nccl/nccl_communicator.h"
+#include "collectives/backend/nccl/nccl_gpu_device.h"
+#include "collectives/backend/nccl/process/rank_process.h"
 #include "collectives/communicator.h"
 
 namespace shardproof {
@@ -16,22 +20,7 @@ namespace shardproof {
 struct NcclShared {
   std::shared_ptr<const NcclLibrary> library;
   std::chrono::milliseconds timeout;
-};
-
-// A stream of a GPU, and what NcclCommunicator needs of it.
-class NcclGpuDevice final : public NcclDevice {
- public:
-  // With `gpu` as the thread's current one.
-  static StatusOr<std::unique_ptr<NcclGpuDevice>> Create(cuda::Gpu& gpu);
-  StatusOr<bool> Done(nccl::Stream /*stream*/) override {
-    return stream_->Done();
-  }
-  void* scratch() override { return scratch_.data(); }
-  nccl::Stream stream() { return stream_->handle(); }
-
- private:
-  Buffer scratch_;
-  std::unique_ptr<cuda::GpuStream> stream_;
+  std::vector<std::string> rank_command;  // See NcclWorldOptions.
 };
 
 class NcclBackend final : public cuda::GpuBackend {
@@ -46,8 +35,11 @@ class NcclBackend final : public cuda::GpuBackend {
   std::shared_ptr<Backend> Around(std::shared_ptr<Backend> part) override;
 
  private:
-  // Collective: the library's communicator.
+  // Collective: the library's communicator, here or in a process of its own.
   Status Open();
+  Status OpenHere();
+  Status OpenApart();
+  // kUnsupported: ranks share a GPU, which the library does not take.
   Status CheckGpus() const;
   Status CheckBuffers(const NativeRequest& request) const;
 
@@ -58,6 +50,7 @@ class NcclBackend final : public cuda::GpuBackend {
   Status refused_;  // Why there is none.
   std::unique_ptr<NcclGpuDevice> device_;
   std::unique_ptr<NcclCommunicator> nccl_;  // Goes first.
+  std::unique_ptr<NcclRankProcess> apart_;  // Instead of these two.
 };
 
 }  // namespace shardproof

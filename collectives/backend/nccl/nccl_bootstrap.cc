@@ -52,13 +52,25 @@ StatusOr<nccl::UniqueId> IdFromText(std::string_view digits) {
   return id;
 }
 
-std::string Introduction(int rank, const NcclLibraryHere& library) {
-  if (!library.ok()) return ToText(library.status());
-  const std::string version = NcclVersionText((*library)->version());
-  if (rank != 0) return fmt::format("ready {}", version);
-  const StatusOr<nccl::UniqueId> id = (*library)->MakeUniqueId();
+using MakeId = std::function<StatusOr<nccl::UniqueId>()>;
+
+std::string Introduction(int rank, const StatusOr<int>& version,
+                         const MakeId& make_id) {
+  if (!version.ok()) return ToText(version.status());
+  const std::string text = NcclVersionText(*version);
+  if (rank != 0) return fmt::format("ready {}", text);
+  const StatusOr<nccl::UniqueId> id = make_id();
   if (!id.ok()) return ToText(id.status());
-  return fmt::format("id {} {}", version, ToText(*id));
+  return fmt::format("id {} {}", text, ToText(*id));
+}
+
+std::string Introduction(int rank, const NcclLibraryHere& library) {
+  const auto version = [&]() -> StatusOr<int> {
+    if (!library.ok()) return library.status();
+    return (*library)->version();
+  };
+  return Introduction(rank, version(),
+                      [&] { return (*library)->MakeUniqueId(); });
 }
 
 // The words of a line, the last of which may hold spaces.
@@ -277,6 +289,15 @@ StatusOr<nccl::UniqueId> AgreeOnNcclId(const Communicator& comm,
                                        const NcclLibraryHere& library) {
   SP_ASSIGN_OR_RETURN(const std::vector<std::string> all,
                       comm.ExchangeControl(Introduction(comm.rank(), library)));
+  return Conclude(all);
+}
+
+StatusOr<nccl::UniqueId> AgreeOnNcclId(const Communicator& comm,
+                                       const StatusOr<int>& version,
+                                       const MakeId& make_id) {
+  SP_ASSIGN_OR_RETURN(
+      const std::vector<std::string> all,
+      comm.ExchangeControl(Introduction(comm.rank(), version, make_id)));
   return Conclude(all);
 }
 

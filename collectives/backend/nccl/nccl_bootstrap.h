@@ -15,6 +15,7 @@
 #define SHARDPROOF_COLLECTIVES_BACKEND_NCCL_NCCL_BOOTSTRAP_H_
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,6 +33,13 @@ using NcclLibraryHere = StatusOr<std::shared_ptr<const NcclLibrary>>;
 // make an id.
 StatusOr<nccl::UniqueId> AgreeOnNcclId(const Communicator& comm,
                                        const NcclLibraryHere& library);
+
+// The same where the library is loaded elsewhere, in a process of this rank: its
+// `version`, or why there is none. `make_id` is called on rank 0 alone, and only
+// where there is a version.
+StatusOr<nccl::UniqueId> AgreeOnNcclId(
+    const Communicator& comm, const StatusOr<int>& version,
+    const std::function<StatusOr<nccl::UniqueId>()>& make_id);
 
 struct RendezvousFile {
   // Rank 0 writes this file and rank r the file <path>.<r>, each first under

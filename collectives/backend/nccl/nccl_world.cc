@@ -20,7 +20,9 @@ StatusOr<std::unique_ptr<ThreadWorld>> CreateNcclWorld(
                        library.Describe());
   }
   const auto shared = std::make_shared<const NcclShared>(
-      NcclShared{.library = options.library, .timeout = options.timeout});
+      NcclShared{.library = options.library,
+                 .timeout = options.timeout,
+                 .rank_command = options.rank_command});
   return cuda::CreateGpuWorld(
       options.ranks, options.gpus,
       [shared](std::shared_ptr<Backend> inner, cuda::Place place) {

@@ -1,5 +1,6 @@
 // A world of ranks on GPUs whose collectives are NCCL's, or those of any library with its interface: threads of this
-// process, rank r on GPU r modulo the GPUs.
+// process, rank r on GPU r modulo the GPUs. Where ranks share a GPU and the library does not take that, each rank's end
+// of the library's communicator is in a process of its own (process/rank_process.h): for correctness, and slow.
 //
 //     SP_ASSIGN_OR_RETURN(const auto gpus, cuda::OpenCudaGpus());
 //     SP_ASSIGN_OR_RETURN(const auto library, NcclLibrary::Load());
@@ -12,6 +13,8 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "collectives/backend/cuda/device/cuda_world.h"
 #include "collectives/backend/cuda/device/gpu.h"
@@ -28,12 +31,14 @@ struct NcclWorldOptions {
   // Of each wait for the library: see NcclCommunicatorOptions.
   std::chrono::milliseconds timeout = std::chrono::seconds(60);
   cuda::PutServices services = nullptr;
+  // A program that serves a rank (process/rank_server.h), by its path, and its arguments. Empty: there is none.
+  std::vector<std::string> rank_command = {};
 };
 
 // kUnavailable: a library for GPUs and emulated ones, or the other way round; GPUs that share no memory with the host.
 //
-// Several ranks on one GPU are kUnsupported when Native is called, on all ranks alike, but with NCCL 2.30 or newer and
-// NCCL_MULTI_RANK_GPU_ENABLE=1 in the environment.
+// Several ranks on one GPU are in this process with NCCL 2.30 or newer and NCCL_MULTI_RANK_GPU_ENABLE=1 in the
+// environment, and else in the processes of `rank_command`. Without either Native is kUnsupported, on all ranks alike.
 StatusOr<std::unique_ptr<ThreadWorld>> CreateNcclWorld(
     const NcclWorldOptions& options);
 
