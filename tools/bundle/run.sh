@@ -12,10 +12,11 @@
 #     FOLDER/doctor.txt                    what was found
 #     FOLDER/roofline/results.json         kernels, under ceilings of the same run
 #     FOLDER/cuda, cuda-layers, nccl       results.json, report.html, junit.xml
+#     FOLDER/nccl-ranks/results.json       two ranks of NCCL where there is one GPU
 #     FOLDER/torch/results.json            the yardsticks
 #     FOLDER/ledger/<day>_<GPU>_*.json     the same files, by the names of reports/ledger
 #
-# --ranks N, --time-budget SECONDS (of each of the four, 120), --nccl-library FILE,
+# --ranks N, --time-budget SECONDS (of each of them, 120), --nccl-library FILE,
 # --no-yardsticks and, where there is no GPU, --emulate-gpus N, which verifies in
 # fibers of the CPU and measures nothing. Other flags go to `shardproof run`: --dtype
 # bf16, --label COMMIT.
@@ -164,6 +165,11 @@ measure cuda cuda "$default" "${native[@]}"
 measure cuda-layers cuda "$default" --filter '^(layers|attention)/'
 if grep -qE '^ +nccl .*; usable' <<<"$found"; then
   measure nccl nccl "$gpus" "${native[@]}" "${nccl_flags[@]}"
+  # NCCL with a peer, each rank in a process of its own: correctness alone.
+  if ((gpus == 1)) && [[ -z $ranks ]]; then
+    command=(verify)
+    measure nccl-ranks nccl 2 "${native[@]}" "${nccl_flags[@]}"
+  fi
 else
   echo "==== nccl: left out; see doctor above"
 fi

@@ -102,8 +102,9 @@ calls '^shardproof doctor --require-gpu$' \
   '^shardproof run --no-history --backend cuda --ranks 2 --time-budget 120 .*cuda/.*collectives/ --variant native$' \
   '^shardproof run .*--backend cuda --ranks 2 .*cuda-layers/.*layers\|attention' \
   '^shardproof run .*--backend nccl --ranks 1 .*nccl/' \
+  '^shardproof verify --backend nccl --ranks 2 --time-budget 120 .*nccl-ranks/.*collectives/ --variant native$' \
   '^pytorch.py --json results/torch/results.json$'
-ledger "${one}_cuda-layers.json ${one}_cuda.json ${one}_nccl.json ${one}_roofline.json ${one}_torch.json"
+ledger "${one}_cuda-layers.json ${one}_cuda.json ${one}_nccl-ranks.json ${one}_nccl.json ${one}_roofline.json ${one}_torch.json"
 grep -q torch results/ledger/*_torch.json || wrong 'another file'
 
 GPUS=4 expect 'four GPUs' 0 passed --time-budget=7 --nccl-library=/opt/nccl.so --dtype=bf16
@@ -128,15 +129,18 @@ calls '^shardproof doctor --emulate-gpus 2 --require-gpu$' roofline verify verif
 # --- Yardsticks ---------------------------------------------------------------
 PYTHONPATH=$folder/broken expect 'no torch' 0 \
   'yardsticks: left out: python3 cannot import torch \(ImportError: libcudart'
-calls doctor roofline/ cuda/ cuda-layers/ nccl/
+calls doctor roofline/ cuda/ cuda-layers/ nccl/ nccl-ranks/
 TORCH_STATUS=3 expect 'torch without CUDA' 0 'yardsticks: left out; see the line above'
 TORCH_STATUS=1 expect 'a yardstick that fails' 5 'results that cannot be used'
 ledger '.*_torch.json'
 
 # --- Statuses -----------------------------------------------------------------
 FAILS='cuda 1' expect 'a wrong number' 1 'run.sh: a wrong number: see results'
-calls doctor roofline/ cuda/ cuda-layers/ nccl/ pytorch
+calls doctor roofline/ cuda/ cuda-layers/ nccl/ nccl-ranks/ pytorch
 FAILS='nccl 124' expect 'a hang' 124 'run.sh: something hung'
+FAILS='nccl-ranks 1' expect 'a wrong number of two ranks' 1 'run.sh: a wrong number: see results'
+expect 'a number of ranks' 0 passed --ranks 3
+calls doctor roofline/ 'cuda --ranks 3' 'cuda --ranks 3' 'run .*nccl --ranks 3' pytorch
 FAILS='cuda 2' expect 'a wrong flag' 2 'run.sh: a flag that cannot be meant'
 calls doctor roofline/ cuda/
 FAILS='cuda 139' expect 'a crash' 6 'no usable GPU or library, a failed launch, or a crash'

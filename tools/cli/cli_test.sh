@@ -165,6 +165,8 @@ expect 'doctor of a library' 0 "nccl +NCCL 2\.28\.9 at $nccl; " \
   "$shardproof" doctor --nccl-library "$nccl"
 expect 'what a library lacks' 0 'lacks: .*several ranks on one GPU \(2\.30\.0\)' \
   "$shardproof" doctor --nccl-library "$nccl"
+expect 'several ranks on one GPU' 0 'several ranks on one GPU: in a process each' \
+  "$shardproof" doctor --nccl-library "$nccl"
 expect 'a library for emulated GPUs' 0 "at $nccl; for emulated GPUs only: --emulate-gpus$" \
   "$shardproof" doctor --nccl-library "$nccl"
 expect 'no such library' 6 'shardproof: .*/nowhere\.so cannot be loaded' \

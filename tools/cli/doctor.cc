@@ -131,6 +131,12 @@ void ShowNccl(const FoundNccl& found, const FoundGpus& gpus) {
   if (!lacks.empty()) {
     Line("", fmt::format("lacks: {}", fmt::join(lacks, ", ")));
   }
+  Line("", fmt::format(
+               "several ranks on one GPU: {}in a process each, by sockets of "
+               "this machine: for correctness alone",
+               library.Has(NcclFeature::kSeveralRanksOnGpu)
+                   ? "with NCCL_MULTI_RANK_GPU_ENABLE=1 the library's, else "
+                   : ""));
 }
 
 void Backends(const FoundGpus& gpus, const FoundNccl& nccl) {

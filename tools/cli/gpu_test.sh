@@ -89,10 +89,24 @@ expect 'NCCL' 0 'passed' "${nccl_on[@]}" --emulate-gpus 3 --variant native \
   --filter '^collectives/' --ranks 1,2,3 --axis 'dtype=f32,i32' "${small[@]}"
 records 'NCCL passes or says what it lacks' \
   'r["verdict"] == "passed" or "in place" in r["reason"]'
-expect 'several ranks on a GPU' 5 'takes one rank on each' "${nccl_on[@]}" \
-  --emulate-gpus 2 --variant native --filter '^collectives/all_reduce$' \
-  --ranks 3 --axis count=7 --axis dtype=f32
-records 'which is unsupported' 'r["verdict"] == "unsupported"'
+# Each rank of the library in a process of its own.
+expect 'several ranks on a GPU' 0 'passed' "${nccl_on[@]}" --emulate-gpus 1 \
+  --variant native --filter '^collectives/' --ranks 2,3 --axis 'dtype=f32,i32' "${small[@]}"
+records 'they pass as well or say what NCCL lacks' \
+  'r["emulated"] and (r["verdict"] == "passed" or "in place" in r["reason"])'
+grep -q 'collectives/all_to_all_v' results.json || fail 'no v form'
+one_reduction=(--variant native --filter '^collectives/all_reduce$' --ranks 2
+  --axis count=7 --axis dtype=f32 --axis op=sum --axis in_place=false)
+HOST_NCCL_PLANT='1 killed ncclAllReduce' expect 'a process of a rank that dies' 6 \
+  'by the process of rank 1 of 2: it was killed by signal 9' "${nccl_on[@]}" \
+  --emulate-gpus 1 "${one_reduction[@]}"
+HOST_NCCL_PLANT='1 wrong ncclAllReduce' expect 'a wrong number in a process' 1 'incorrect' \
+  "${nccl_on[@]}" --emulate-gpus 1 "${one_reduction[@]}"
+HOST_NCCL_PLANT='1 hangs ncclAllReduce' expect 'a hang in a process' 124 'rank' \
+  "${nccl_on[@]}" --emulate-gpus 1 "${one_reduction[@]}" --timeout 0.2
+expect 'a rank that a person starts' 2 'not for people' "$shardproof" nccl-rank
+expect 'help' 0 'doctor' "$shardproof" --help
+! grep -q nccl-rank out || fail 'nccl-rank is in the help'
 expect 'a library for GPUs' 6 'works on GPUs only' "$shardproof" verify \
   --backend nccl --nccl-library "$nccl_for_gpus" --emulate-gpus 1 --filter all_reduce
 expect 'no such library' 6 'cannot be loaded' "$shardproof" verify \

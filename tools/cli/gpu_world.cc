@@ -10,10 +10,12 @@
 #include "collectives/backend/cuda/device/emulated_gpu.h"
 #include "collectives/backend/nccl/nccl_library.h"
 #include "collectives/backend/nccl/nccl_world.h"
+#include "collectives/backend/nccl/process/rank_server.h"
 #include "layers/kernels/cuda/blas/cublaslt_library.h"
 #include "layers/kernels/cuda/blas/gemm_cublaslt.h"
 #include "layers/kernels/cuda/kernel_table.h"
 #include "layers/kernels/layer_kernels.h"
+#include "tools/cli/commands.h"
 #include "tools/harness/world_backends.h"
 
 namespace shardproof {
@@ -33,6 +35,15 @@ StatusOr<std::shared_ptr<cuda::GpuSystem>> OpenGpus(const Options& options) {
   return cuda::OpenEmulatedGpus({.count = options.emulate_gpus,
                                  .multiprocessors = 16,
                                  .seed = options.seed});
+}
+
+ExitCode RunNcclRank() {
+  const Status served = ServeNcclRank([](int emulated) {
+    Options options;
+    options.emulate_gpus = emulated;
+    return OpenGpus(options);
+  });
+  return served.ok() ? kExitPass : Refuse(served);
 }
 
 namespace {
@@ -118,7 +129,11 @@ StatusOr<std::unique_ptr<World>> CreateGpuWorld(
       CreateNcclWorld({.ranks = 1, .gpus = gpus, .library = library}).status());
   return CreateThreadsWorld("nccl", kMaxRanks, [gpus, library, put](int ranks) {
     return CreateNcclWorld(
-        {.ranks = ranks, .gpus = gpus, .library = library, .services = put});
+        {.ranks = ranks,
+         .gpus = gpus,
+         .library = library,
+         .services = put,
+         .rank_command = {"/proc/self/exe", kNcclRankCommand}});
   });
 }
 

@@ -12,6 +12,7 @@
 #include "collectives/rank_context.h"
 #include "layers/kernels/cuda/device/layer_kernels_on_gpu.h"
 #include "reference/status.h"
+#include "tools/cli/exit_code.h"
 #include "tools/cli/options.h"
 #include "tools/harness/world.h"
 
@@ -20,6 +21,10 @@ namespace shardproof {
 // The GPUs of this machine, or emulated ones: --emulate-gpus. kUnavailable, in
 // one sentence: no CUDA, no driver, an old one, no GPU.
 StatusOr<std::shared_ptr<cuda::GpuSystem>> OpenGpus(const Options& options);
+
+// `shardproof nccl-rank`, which the nccl backend starts for each rank where several
+// share a GPU: kExitUsage where a person did. Not listed by --help.
+ExitCode RunNcclRank();
 
 // What ranks on GPUs compute with, shared by those of a GPU and by all worlds.
 class GpuServices {

@@ -8,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "collectives/backend/nccl/process/rank_server.h"
 #include "layers/models/catalog.h"
 #include "tools/cli/commands.h"
+#include "tools/cli/gpu_world.h"
 #include "tools/cli/interconnect_commands.h"
 #include "tools/cli/interrupt.h"
 #include "tools/cli/jobs.h"
@@ -126,6 +128,12 @@ int Main(int argc, char** argv) {
       "doctor", "What is usable here, and why the rest is not");
   AddGpuFlags(*doctor, options);
   doctor->callback([&] { code = RunDoctor(options); });
+
+  // Without a group it is in no list.
+  CLI::App* nccl_rank = app.add_subcommand(
+      kNcclRankCommand, "One rank of NCCL: started by this program alone");
+  nccl_rank->group("");
+  nccl_rank->callback([&] { code = RunNcclRank(); });
 
   AddInterconnectCommands(app, options, [&](ExitCode c) { code = c; });
   AddRooflineCommand(app, options, [&](ExitCode c) { code = c; });
