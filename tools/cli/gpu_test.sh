@@ -112,6 +112,41 @@ expect 'a library for GPUs' 6 'works on GPUs only' "$shardproof" verify \
 expect 'no such library' 6 'cannot be loaded' "$shardproof" verify \
   --backend nccl --nccl-library /nowhere.so --emulate-gpus 1 --filter all_reduce
 
+# --- NCCL, the ranks processes ------------------------------------------------
+if command -v mpirun >/dev/null && "$shardproof" doctor | grep -q 'Open MPI'; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  mpi=(mpirun --oversubscribe --bind-to none)
+  # NCCL_HOSTID says to the stand-in that ranks are processes; NCCL sees that.
+  own=("${mpi[@]}" -x NCCL_HOSTID=here -np 3 "${nccl_on[@]}" --emulate-gpus 3)
+  expect 'a GPU for each process' 0 'passed' "${own[@]}" --variant native \
+    --filter '^collectives/' --ranks 1,2,3 --axis 'dtype=f32,i32' "${small[@]}"
+  records 'processes pass or say what NCCL lacks' \
+    'r["backend"] == "nccl" and (r["verdict"] == "passed" or "in place" in r["reason"] or r["params"].get("observed"))'
+  # Two nodes would have two of each number; here three ranks share two GPUs.
+  expect 'processes that share a GPU' 0 'passed' "${mpi[@]}" -np 3 "${nccl_on[@]}" \
+    --emulate-gpus 2 --variant native --filter '^collectives/(all_reduce|all_to_all_v)$' \
+    --axis 'dtype=f32' "${small[@]}"
+  records 'they are the ranks' 'r["ranks"] == 3 and r["emulated"]'
+  expect 'messages between processes' 0 'passed' "${own[@]}" --variant ring \
+    --filter '^collectives/(all_reduce|all_gather)$' --axis dtype=f32 --axis count=1023
+  expect 'what needs one memory' 5 'share' "${own[@]}" --variant direct \
+    --filter '^collectives/all_reduce$' --axis dtype=f32 --axis count=1023
+  expect 'layers' 0 'passed' "${own[@]}" --filter '^layers/column_parallel_linear$' \
+    --ranks 2 --time-budget 3
+  HOST_NCCL_PLANT='1 wrong ncclAllReduce' expect 'a wrong number of a process' 1 \
+    'mpirun -np 2 shardproof verify --emulate-gpus 3 .*--backend nccl' \
+    "${own[@]}" "${one_reduction[@]}"
+  HOST_NCCL_PLANT='1 hangs ncclAllReduce' expect 'a process that hangs' 124 \
+    'rank 1: is in #' "${own[@]}" "${one_reduction[@]}" --timeout 0.2
+  HOST_NCCL_PLANT='1 killed ncclAllReduce' expect 'a process that dies' 137 '' \
+    "${own[@]}" "${one_reduction[@]}"
+  expect 'threads alone' 2 'without mpirun' "${mpi[@]}" -np 2 "${cuda[@]}" --filter all_reduce
+  expect 'one process has threads' 0 'passed' "${mpi[@]}" -np 1 "${nccl_on[@]}" \
+    --emulate-gpus 2 "${one_reduction[@]}"
+else
+  echo 'SKIPPED: processes of mpirun: there is no Open MPI'
+fi
+
 # --- Flags --------------------------------------------------------------------
 expect 'emulated GPUs of threads' 2 'emulate-gpus needs --backend cuda' \
   "$shardproof" verify --emulate-gpus 1 --filter all_reduce

@@ -8,6 +8,7 @@
 #include "collectives/backend/cuda/device/cuda_gpu.h"
 #include "collectives/backend/cuda/device/cuda_world.h"
 #include "collectives/backend/cuda/device/emulated_gpu.h"
+#include "collectives/backend/mpi/mpi_world.h"
 #include "collectives/backend/nccl/nccl_library.h"
 #include "collectives/backend/nccl/nccl_world.h"
 #include "collectives/backend/nccl/process/rank_server.h"
@@ -70,7 +71,8 @@ StatusOr<std::shared_ptr<const GpuServices>> GpuServices::Create(
                                  : std::string(library.status().message());
   // Ranks of several GPUs compute the same product, whose bits must agree: an
   // algorithm that won a race on one of them may not have won on another.
-  const CublasLtGemmOptions how{.time = gpus->count() == 1};
+  const CublasLtGemmOptions how{.time =
+                                    gpus->count() == 1 && !HasLauncherPeers()};
   for (int gpu = 0; gpu < gpus->count(); ++gpu) {
     std::unique_ptr<CublasLtGemm> gemm;
     if (library.ok()) {
@@ -117,6 +119,11 @@ StatusOr<std::unique_ptr<World>> CreateGpuWorld(
     services->Put(context, place);
   };
   if (backend == "cuda") {
+    if (HasLauncherPeers()) {
+      return InvalidArgument(
+          "the ranks of --backend cuda are threads of one process: start it "
+          "without mpirun or srun, with --ranks");
+    }
     return CreateThreadsWorld("cuda", kMaxRanks, [gpus, put](int ranks) {
       return cuda::CreateCudaWorld(
           {.ranks = ranks, .gpus = gpus, .services = put});
@@ -124,21 +131,32 @@ StatusOr<std::unique_ptr<World>> CreateGpuWorld(
   }
   SP_ASSIGN_OR_RETURN(const std::shared_ptr<const NcclLibrary> library,
                       NcclLibrary::Load(options.nccl_library));
+  NcclWorldOptions nccl{.gpus = gpus,
+                        .library = library,
+                        .services = put,
+                        .rank_command = {"/proc/self/exe", kNcclRankCommand}};
   // Now, and not with the first case, what the whole run cannot have.
-  SP_RETURN_IF_ERROR(
-      CreateNcclWorld({.ranks = 1, .gpus = gpus, .library = library}).status());
-  return CreateThreadsWorld("nccl", kMaxRanks, [gpus, library, put](int ranks) {
-    return CreateNcclWorld(
-        {.ranks = ranks,
-         .gpus = gpus,
-         .library = library,
-         .services = put,
-         .rank_command = {"/proc/self/exe", kNcclRankCommand}});
+  SP_ASSIGN_OR_RETURN(const cuda::WrapBackend wrap, NcclOnGpus(nccl));
+  if (HasLauncherPeers()) return CreateProcessesWorld("nccl", {.wrap = wrap});
+  return CreateThreadsWorld("nccl", kMaxRanks, [nccl](int ranks) mutable {
+    nccl.ranks = ranks;
+    return CreateNcclWorld(nccl);
   });
 }
 
-bool Emulates(cuda::GpuSystem& gpus, int ranks) {
-  return gpus.emulated() || ranks > gpus.count();
+StatusOr<int> RanksWithGpus(World& world,
+                            const std::shared_ptr<cuda::GpuSystem>& gpus) {
+  if (gpus->emulated()) return 0;
+  if (!world.of_processes()) return gpus->count();
+  int ranks = world.max_ranks();
+  SP_RETURN_IF_ERROR(world.Run(ranks, [&](const Communicator& comm) -> Status {
+    const int gpu = cuda::GpuOfRank(comm.topology(), comm.rank(), *gpus);
+    SP_ASSIGN_OR_RETURN(const cuda::GpuMates mates,
+                        cuda::FindGpuMates(comm, {.gpus = gpus, .gpu = gpu}));
+    if (mates.second >= 0) ranks = mates.second;
+    return OkStatus();
+  }));
+  return ranks;
 }
 
 std::string GpuFlags(const Options& options) {

@@ -46,15 +46,17 @@ class GpuServices {
   std::string products_;  // Who multiplies.
 };
 
-// `backend` is "cuda" or "nccl"; the latter with --nccl-library.
+// `backend` is "cuda" or "nccl"; the latter with --nccl-library, and with a launcher's
+// processes as ranks where there are some. kInvalidArgument: cuda has threads alone.
 StatusOr<std::unique_ptr<World>> CreateGpuWorld(
     const std::string& backend, const Options& options,
     const std::shared_ptr<cuda::GpuSystem>& gpus,
     const std::shared_ptr<const GpuServices>& services);
 
-// Whether times of so many ranks say nothing of the GPUs: several on one GPU, or
-// no GPU at all.
-bool Emulates(cuda::GpuSystem& gpus, int ranks);
+// The most ranks whose times say something of the GPUs: each has one for itself. 0
+// where GPUs are emulated. Collective over the processes of `world`.
+StatusOr<int> RanksWithGpus(World& world,
+                            const std::shared_ptr<cuda::GpuSystem>& gpus);
 
 // The flags that name the GPUs and the library, for lines that repeat a run.
 std::string GpuFlags(const Options& options);

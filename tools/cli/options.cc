@@ -52,7 +52,7 @@ void AddSelectionFlags(CLI::App& app, Options& options) {
   app.add_option("--backend", options.backend,
                  "thread (ranks as threads, the default), mpi (started by "
                  "mpirun or srun), cuda (ranks on GPUs, our kernels) or nccl "
-                 "(ranks on GPUs, NCCL's)");
+                 "(ranks on GPUs, NCCL's; threads, or what mpirun starts)");
   app.add_option("--ranks", options.ranks,
                  "How many ranks; several numbers run one after the other")
       ->delimiter(',')

@@ -236,7 +236,7 @@ ExitCode RunScale(const Options& options) {
   Session& s = **session;
   auto ranks = s.Ranks({1, 2, 4});
   if (!ranks.ok()) return Refuse(ranks.status());
-  if (s.world().backend() == "mpi" && options.ranks.empty()) {
+  if (s.world().of_processes() && options.ranks.empty()) {
     *ranks = DefaultRanks(s.world().max_ranks());
   }
   std::ranges::sort(*ranks);

@@ -142,12 +142,17 @@ StatusOr<std::unique_ptr<Session>> Session::Create(const Options& options) {
       gpus == nullptr
           ? CreateWorld(resolved.backend)
           : CreateGpuWorld(resolved.backend, resolved, gpus, services));
-  if (resolved.backend == "mpi") {
+  if (world->of_processes()) {
     SP_RETURN_IF_ERROR(AgreeOnArguments(*world, options.command_line));
   }
   SP_RETURN_IF_ERROR(AgreeOnTuning(*world, ActiveTuning()));
+  int ranks_with_gpus = 0;
+  if (gpus != nullptr) {
+    SP_ASSIGN_OR_RETURN(ranks_with_gpus, RanksWithGpus(*world, gpus));
+  }
   std::unique_ptr<Session> session(
       new Session(std::move(resolved), std::move(world), gpus, services));
+  session->ranks_with_gpus_ = ranks_with_gpus;
   if (!options.json.empty() && session->leader()) {
     SP_ASSIGN_OR_RETURN(
         ResultFile file,
@@ -168,13 +173,13 @@ StatusOr<std::vector<int>> Session::Ranks(
     const std::vector<int>& fallback) const {
   const int most = world_->max_ranks();
   Options asked = options_;
-  if (asked.ranks.empty() && world_->backend() == "mpi") asked.ranks = {most};
+  if (asked.ranks.empty() && world_->of_processes()) asked.ranks = {most};
   SP_ASSIGN_OR_RETURN(const std::vector<int> ranks, RanksOf(asked, fallback));
   for (const int n : ranks) {
     if (n > most) {
       return InvalidArgument(
           "--ranks {}: {}", n,
-          world_->backend() == "mpi"
+          world_->of_processes()
               ? fmt::format("mpirun started {}; start it with -np {}", most, n)
               : fmt::format("this machine holds at most {} ranks as threads",
                             most));
@@ -184,7 +189,7 @@ StatusOr<std::vector<int>> Session::Ranks(
 }
 
 bool Session::Continue(bool mine) {
-  if (world_->backend() != "mpi") return mine;
+  if (!world_->of_processes()) return mine;
   if (!world_->healthy()) return false;
   bool all = mine;
   const Status agreed =
@@ -311,7 +316,7 @@ void Session::GiveUp(const std::vector<std::string>& whereabouts, bool hung) {
 }
 
 bool Session::Emulated(int ranks) const {
-  return gpus_ != nullptr && Emulates(*gpus_, ranks);
+  return gpus_ != nullptr && ranks > ranks_with_gpus_;
 }
 
 void Session::MarkEmulated(Record& record) const {
@@ -373,6 +378,7 @@ void Session::Run(
   run.check_flops = phase.check_flops;
   run.ordinary_memory = options_.memory == "ordinary";
   run.backend = options_.backend;
+  run.launched = world_->of_processes();
   run.repro_prefix = "shardproof verify" + GpuFlags(options_);
   if (!options_.fault.empty()) {
     run.repro_prefix += " --fault " + options_.fault;
@@ -468,8 +474,10 @@ ExitCode Session::Finish() {
   end.sections["conditions"] = {{"before", ToJson(conditions_.before())},
                                 {"after", ToJson(after)}};
   EndHistory(end, after);
-  if (services_ != nullptr) {
-    fmt::print(stderr, "shardproof: {}\n", services_->Describe());
+  // Of processes each counts its own.
+  if (services_ != nullptr && leader()) {
+    fmt::print(stderr, "shardproof: {}{}\n",
+               world_->of_processes() ? "rank 0: " : "", services_->Describe());
   }
   if (file_.has_value()) {
     const std::string path = file_->path();
@@ -488,7 +496,7 @@ ExitCode Session::Finish() {
   }
   std::fflush(stdout);
   // A lost MPI job cannot be finalised: the other processes may be gone.
-  if (!world_->healthy() && world_->backend() == "mpi") {
+  if (!world_->healthy() && world_->of_processes()) {
     // The launcher reports whoever ends first, and only the leader knows why.
     if (!leader()) sleep(3);
     world_->Terminate(exit_code_);

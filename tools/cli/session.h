@@ -111,6 +111,7 @@ class Session {
   Options options_;
   // Null: a backend without any.
   std::shared_ptr<cuda::GpuSystem> gpus_;
+  int ranks_with_gpus_ = 0;  // See RanksWithGpus.
   std::shared_ptr<const GpuServices> services_;
   std::unique_ptr<World> world_;
   Ceilings ceilings_;

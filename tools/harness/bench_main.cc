@@ -48,6 +48,7 @@ RunOptions Options(const Settings& settings) {
   RunOptions options;
   options.seed = settings.seed;
   options.backend = settings.backend;
+  options.launched = settings.backend == "mpi";
   options.repro_prefix = "shardproof bench";
   options.measure = true;
   options.repeats = 1;

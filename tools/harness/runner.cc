@@ -39,7 +39,7 @@ std::string Quoted(const std::string& text) {
 std::string ReproLine(const CaseInfo& info, const ErasedVariant& variant,
                       const Instance& instance, const RunOptions& options) {
   std::string line;
-  if (options.backend == "mpi") {
+  if (options.launched) {
     line = fmt::format("mpirun -np {} ", instance.ranks);
   }
   line += fmt::format("{} --backend {} --ranks {} --filter '^{}$' --variant {}",

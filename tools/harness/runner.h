@@ -40,6 +40,7 @@ struct RunOptions {
   double check_flops = 4e9;
   // For the record. `repro_prefix` is what the repro line starts with.
   std::string backend = "thread";
+  bool launched = false;  // Ranks are processes: World::of_processes.
   std::string repro_prefix = "shardproof verify";
   // For predicted_us and floor_us; unset: they are left out.
   std::optional<MachineRates> rates = std::nullopt;

@@ -69,6 +69,7 @@ RunOptions Options(const Settings& settings, bool ordinary) {
   RunOptions options;
   options.seed = settings.seed;
   options.backend = settings.backend;
+  options.launched = settings.backend == "mpi";
   options.ordinary_memory = ordinary;
   return options;
 }

@@ -143,7 +143,7 @@ Status PublishActive(const Communicator& comm,
 
 StatusOr<std::unique_ptr<World>> CreateWorld(std::string_view backend) {
   if (backend == "thread") return CreateThreadWorld();
-  if (backend == "mpi") return CreateMpiWorld();
+  if (backend == "mpi") return CreateProcessesWorld("mpi");
   if (backend == "cuda" || backend == "nccl") {
     return Unavailable(
         "the {} backend is a matter of the program shardproof: verify "

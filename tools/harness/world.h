@@ -17,22 +17,24 @@
 
 namespace shardproof {
 
-// One process's view. On `thread` the process holds every rank; on `mpi` it
-// holds one, and every process makes the same calls in the same order.
+// One process's view. It holds every rank, as threads; or one, as on `mpi`, and
+// every process makes the same calls in the same order.
 class World {
  public:
   virtual ~World() = default;
   virtual std::string_view backend() const = 0;
-  // mpi: those the launcher started; thread: as many as memory allows.
+  // Processes: those the launcher started; threads: as many as memory allows.
   virtual int max_ranks() const = 0;
+  // Whether each rank is a process that a launcher started.
+  virtual bool of_processes() const = 0;
   // True in the one process that prints and writes files.
   virtual bool is_leader() const = 0;
 
   // Calls f(comm) on each of `ranks` ranks (comm.size() == ranks) and returns
-  // when all are done. On mpi with fewer ranks than processes, the others
+  // when all are done. With fewer ranks than processes, the others
   // return at once, with Ok. The first error in rank order, the same on every
   // process that took part. After an abort (a hang, an error on some rank) the
-  // thread world is replaced; the mpi world is lost (healthy()). Worlds and
+  // world of threads is replaced; that of processes is lost (healthy()). Worlds and
   // communicators are kept between calls.
   virtual Status Run(int ranks,
                      const std::function<Status(const Communicator&)>& f) = 0;

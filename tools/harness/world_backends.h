@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "collectives/backend/mpi/mpi_world.h"
 #include "collectives/backend/thread/thread_world.h"
 #include "tools/harness/rank_state.h"
 #include "tools/harness/world.h"
@@ -18,7 +19,9 @@ StatusOr<std::unique_ptr<World>> CreateThreadWorld();
 StatusOr<std::unique_ptr<World>> CreateThreadsWorld(
     std::string backend, int max_ranks,
     std::function<StatusOr<std::unique_ptr<ThreadWorld>>(int ranks)> make);
-StatusOr<std::unique_ptr<World>> CreateMpiWorld();
+// Of a backend whose ranks are processes: "mpi", or another around it.
+StatusOr<std::unique_ptr<World>> CreateProcessesWorld(
+    std::string backend, const MpiWorldOptions& options = {});
 
 // Where the ranks of the operations of the moment are, as sentences. The last
 // says it where none is in an operation.

@@ -5,7 +5,6 @@
 #include <map>
 #include <utility>
 
-#include "collectives/backend/mpi/mpi_world.h"
 #include "tools/harness/world_backends.h"
 
 namespace shardproof {
@@ -13,10 +12,11 @@ namespace {
 
 class ProcessesWorld final : public World {
  public:
-  explicit ProcessesWorld(std::unique_ptr<MpiWorld> world)
-      : world_(std::move(world)) {}
+  ProcessesWorld(std::string backend, std::unique_ptr<MpiWorld> world)
+      : backend_(std::move(backend)), world_(std::move(world)) {}
 
-  std::string_view backend() const override { return "mpi"; }
+  std::string_view backend() const override { return backend_; }
+  bool of_processes() const override { return true; }
   int max_ranks() const override { return world_->world().size(); }
   bool is_leader() const override { return world_->world().rank() == 0; }
   bool healthy() const override { return world_->world().health().ok(); }
@@ -63,6 +63,7 @@ class ProcessesWorld final : public World {
   }
 
  private:
+  const std::string backend_;
   std::unique_ptr<MpiWorld> world_;
   // After world_, so that they go first.
   std::map<int, Communicator> firsts_;
@@ -72,10 +73,12 @@ class ProcessesWorld final : public World {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<World>> CreateMpiWorld() {
-  SP_ASSIGN_OR_RETURN(std::unique_ptr<MpiWorld> world, MpiWorld::Create());
+StatusOr<std::unique_ptr<World>> CreateProcessesWorld(
+    std::string backend, const MpiWorldOptions& options) {
+  SP_ASSIGN_OR_RETURN(std::unique_ptr<MpiWorld> world,
+                      MpiWorld::Create(options));
   return std::unique_ptr<World>(
-      std::make_unique<ProcessesWorld>(std::move(world)));
+      std::make_unique<ProcessesWorld>(std::move(backend), std::move(world)));
 }
 
 }  // namespace shardproof

@@ -26,6 +26,7 @@ class ThreadsWorld final : public World {
 
   std::string_view backend() const override { return backend_; }
   int max_ranks() const override { return max_ranks_; }
+  bool of_processes() const override { return false; }
   bool is_leader() const override { return true; }
   bool healthy() const override { return true; }
 

@@ -1,4 +1,5 @@
 #include <cstdlib>
+#include <string_view>
 
 #include "collectives/backend/mpi/mpi_world.h"
 
@@ -10,6 +11,14 @@ bool StartedByMpiLauncher() {
     if (std::getenv(name) != nullptr) return true;
   }
   return false;
+}
+
+bool HasLauncherPeers() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+    const char* size = std::getenv(name);
+    if (size != nullptr) return std::string_view(size) != "1";
+  }
+  return StartedByMpiLauncher();
 }
 
 }  // namespace shardproof

@@ -22,8 +22,16 @@ TEST(StartedByMpiLauncherTest, ReadsTheEnvironment) {
     unsetenv(name);
   }
   EXPECT_FALSE(StartedByMpiLauncher());
+  EXPECT_FALSE(HasLauncherPeers());
+  setenv("PMIX_RANK", "0", 1);
+  EXPECT_TRUE(HasLauncherPeers());
+  setenv("PMI_SIZE", "1", 1);
+  EXPECT_TRUE(StartedByMpiLauncher());
+  EXPECT_FALSE(HasLauncherPeers());
   setenv("PMI_SIZE", "4", 1);
   EXPECT_TRUE(StartedByMpiLauncher());
+  EXPECT_TRUE(HasLauncherPeers());
+  unsetenv("PMIX_RANK");
   unsetenv("PMI_SIZE");
 }
 

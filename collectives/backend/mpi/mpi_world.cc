@@ -44,8 +44,9 @@ StatusOr<std::unique_ptr<MpiWorld>> MpiWorld::Create(
   MPI_Comm comm = MPI_COMM_NULL;
   SP_RETURN_IF_ERROR(
       MpiStatus(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup"));
-  SP_ASSIGN_OR_RETURN(std::shared_ptr<MpiBackend> backend,
+  SP_ASSIGN_OR_RETURN(std::shared_ptr<Backend> backend,
                       MpiBackend::Create(std::move(session), comm));
+  if (options.wrap != nullptr) backend = options.wrap(std::move(backend));
   return std::unique_ptr<MpiWorld>(
       std::make_unique<MpiWorldImpl>(std::move(backend)));
 }

@@ -24,9 +24,11 @@
 #define SHARDPROOF_COLLECTIVES_BACKEND_MPI_MPI_WORLD_H_
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "collectives/backend.h"
 #include "collectives/communicator.h"
 
 namespace shardproof {
@@ -38,6 +40,9 @@ struct MpiWorldOptions {
   int ranks_per_node = 0;
   // What one rank's heap may hold, in bytes; 0: its share of the node's memory.
   size_t heap_budget = 0;
+  // Makes of the backend of the world the one that its communicator gets; null: that itself.
+  std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>)> wrap =
+      nullptr;
 };
 
 class MpiWorld {
@@ -65,6 +70,8 @@ StatusOr<std::string> MpiVersion();
 // PMI_SIZE, PMIX_RANK). To be asked before Create: Open MPI sets these itself in
 // a program that started without mpirun.
 bool StartedByMpiLauncher();
+// Whether it may have started others besides. False where it says that it has not; srun with pmix does not say.
+bool HasLauncherPeers();
 
 }  // namespace shardproof
 

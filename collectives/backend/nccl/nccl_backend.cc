@@ -1,10 +1,8 @@
 #include "collectives/backend/nccl/nccl_backend.h"
 
 #include <cstdlib>
-#include <map>
-#include <string>
+#include <string_view>
 #include <utility>
-#include <vector>
 
 #include "collectives/backend/nccl/nccl_bootstrap.h"
 #include "collectives/backend/nccl/nccl_collectives.h"
@@ -32,24 +30,20 @@ std::shared_ptr<Backend> NcclBackend::Around(std::shared_ptr<Backend> part) {
 
 // The same answer on all ranks: they look at the same list.
 Status NcclBackend::CheckGpus() const {
-  SP_ASSIGN_OR_RETURN(const std::vector<std::string> gpus,
-                      control_.ExchangeControl(std::to_string(place().gpu)));
+  SP_ASSIGN_OR_RETURN(const cuda::GpuMates mates,
+                      cuda::FindGpuMates(control_, place()));
   const NcclLibrary& library = *shared_->library;
   if (library.Has(NcclFeature::kSeveralRanksOnGpu) && SeveralRanksEnabled()) {
     return OkStatus();
   }
-  std::map<std::string, size_t> first_on;
-  for (size_t r = 0; r < gpus.size(); ++r) {
-    const auto [at, is_first] = first_on.try_emplace(gpus[r], r);
-    if (is_first) continue;
-    return Unsupported(
-        "ranks {} and {} are both on GPU {}, and NCCL {} takes one rank on "
-        "each: run with at most {} ranks, or take NCCL 2.30 or newer and set "
-        "NCCL_MULTI_RANK_GPU_ENABLE=1",
-        at->second, r, gpus[r], NcclVersionText(library.version()),
-        place().gpus->count());
-  }
-  return OkStatus();
+  if (mates.second < 0) return OkStatus();
+  return Unsupported(
+      "ranks {} and {} are both on one GPU, and NCCL {} takes one rank on "
+      "each: "
+      "run with at most {} ranks, or take NCCL 2.30 or newer and set "
+      "NCCL_MULTI_RANK_GPU_ENABLE=1",
+      mates.first, mates.second, NcclVersionText(library.version()),
+      mates.second);
 }
 
 Status NcclBackend::Open() {

@@ -6,8 +6,7 @@
 
 namespace shardproof {
 
-StatusOr<std::unique_ptr<ThreadWorld>> CreateNcclWorld(
-    const NcclWorldOptions& options) {
+StatusOr<cuda::WrapBackend> NcclOnGpus(const NcclWorldOptions& options) {
   const NcclLibrary& library = *options.library;
   if (options.gpus->emulated() && !library.emulated()) {
     return Unavailable(
@@ -23,13 +22,19 @@ StatusOr<std::unique_ptr<ThreadWorld>> CreateNcclWorld(
       NcclShared{.library = options.library,
                  .timeout = options.timeout,
                  .rank_command = options.rank_command});
-  return cuda::CreateGpuWorld(
-      options.ranks, options.gpus,
+  return cuda::OnGpus(
+      options.gpus,
       [shared](std::shared_ptr<Backend> inner, cuda::Place place) {
         return std::make_shared<NcclBackend>(std::move(inner), std::move(place),
                                              shared);
       },
       options.services);
+}
+
+StatusOr<std::unique_ptr<ThreadWorld>> CreateNcclWorld(
+    const NcclWorldOptions& options) {
+  SP_ASSIGN_OR_RETURN(cuda::WrapBackend wrap, NcclOnGpus(options));
+  return ThreadWorld::Create({.ranks = options.ranks, .wrap = std::move(wrap)});
 }
 
 }  // namespace shardproof

@@ -1,5 +1,5 @@
 // A world of ranks on GPUs whose collectives are NCCL's, or those of any library with its interface: threads of this
-// process, rank r on GPU r modulo the GPUs. Where ranks share a GPU and the library does not take that, each rank's end
+// process, or processes of a launcher; rank r of a node on GPU r modulo the GPUs. Where ranks share a GPU and the library does not take that, each rank's end
 // of the library's communicator is in a process of its own (process/rank_process.h): for correctness, and slow.
 //
 //     SP_ASSIGN_OR_RETURN(const auto gpus, cuda::OpenCudaGpus());
@@ -41,6 +41,9 @@ struct NcclWorldOptions {
 // environment, and else in the processes of `rank_command`. Without either Native is kUnsupported, on all ranks alike.
 StatusOr<std::unique_ptr<ThreadWorld>> CreateNcclWorld(
     const NcclWorldOptions& options);
+
+// The same around the ranks of another world, such as MpiWorld's processes; `options.ranks` is that world's.
+StatusOr<cuda::WrapBackend> NcclOnGpus(const NcclWorldOptions& options);
 
 }  // namespace shardproof
 

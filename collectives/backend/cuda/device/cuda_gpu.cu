@@ -171,6 +171,14 @@ constexpr uint32_t kProbe = 0x5eed;
 
 __global__ void ProbeKernel(uint32_t* word) { *word = kProbe; }
 
+std::string IdentityOf(const cudaUUID_t& uuid) {
+  std::string digits;
+  for (const char byte : uuid.bytes) {
+    digits += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  }
+  return digits;
+}
+
 using Lock = std::lock_guard<std::mutex>;
 
 class CudaGpu final : public Gpu {
@@ -182,6 +190,7 @@ class CudaGpu final : public Gpu {
     cudaDeviceProp p;
     SHARDPROOF_CUDA(index, cudaGetDeviceProperties(&p, index));
     made->info_ = {.name = p.name,
+                   .identity = IdentityOf(p.uuid),
                    .major = p.major,
                    .minor = p.minor,
                    .memory_bytes = p.totalGlobalMem,

@@ -40,12 +40,19 @@ struct CudaWorldOptions {
 StatusOr<std::unique_ptr<ThreadWorld>> CreateCudaWorld(
     const CudaWorldOptions& options);
 
-// A world of threads with a backend around that of each rank: `wrap` is called with it and where the rank lives.
-StatusOr<std::unique_ptr<ThreadWorld>> CreateGpuWorld(
-    int ranks, const std::shared_ptr<GpuSystem>& gpus,
-    const std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>,
-                                                 Place)>& wrap,
-    const PutServices& services = nullptr);
+// What a world puts around the backend of each rank, on the rank's thread: `wrap` of ThreadWorldOptions and MpiWorldOptions.
+using WrapBackend =
+    std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>)>;
+// The same, with where the rank lives.
+using WrapOnGpu =
+    std::function<std::shared_ptr<Backend>(std::shared_ptr<Backend>, Place)>;
+
+// Ranks of any world on GPUs: the rank that is number r of its node on GPU r modulo those that its process sees.
+StatusOr<WrapBackend> OnGpus(const std::shared_ptr<GpuSystem>& gpus,
+                             const WrapOnGpu& wrap,
+                             const PutServices& services = nullptr);
+// That GPU.
+int GpuOfRank(const Topology& topology, int rank, const GpuSystem& gpus);
 
 }  // namespace shardproof::cuda
 

@@ -261,6 +261,7 @@ class EmulatedGpu final : public Gpu {
       : machine_(std::move(machine)), index_(index) {
     const EmulatedGpuOptions& options = machine_->options();
     info_ = {.name = "emulated",
+             .identity = fmt::format("{}", index),
              .major = 9,
              .minor = 0,
              .memory_bytes = options.memory_bytes,

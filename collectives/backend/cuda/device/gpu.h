@@ -40,6 +40,8 @@ namespace shardproof::cuda {
 
 struct GpuInfo {
   std::string name;
+  // Which of the host's it is, whatever its number in this process: by its UUID, or that of the partition (MIG).
+  std::string identity;
   int major = 0, minor = 0;  // Compute capability.
   size_t memory_bytes = 0;
   int multiprocessors = 0;

@@ -1,6 +1,28 @@
 #include "collectives/backend/cuda/device/gpu_backend.h"
 
+#include <fmt/format.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
 namespace shardproof::cuda {
+
+StatusOr<GpuMates> FindGpuMates(const Communicator& comm, const Place& place) {
+  const Topology& topology = comm.topology();
+  const auto rank = static_cast<size_t>(comm.rank());
+  SP_ASSIGN_OR_RETURN(const std::vector<std::string> gpus,
+                      comm.ExchangeControl(fmt::format(
+                          "{} {}", topology.node_of[rank],
+                          place.gpus->gpu(place.gpu).info().identity)));
+  std::map<std::string, int> first_on;
+  for (int r = 0; r < comm.size(); ++r) {
+    const auto [at, is_first] =
+        first_on.try_emplace(gpus[static_cast<size_t>(r)], r);
+    if (!is_first) return GpuMates{at->second, r};
+  }
+  return GpuMates();
+}
 
 StatusOr<std::shared_ptr<Backend>> GpuBackend::Split(int color, int key) {
   SP_ASSIGN_OR_RETURN(std::shared_ptr<Backend> part, inner_->Split(color, key));

@@ -1,7 +1,8 @@
-// A backend of threads whose buffers are managed memory of GPUs: what the cuda and the nccl backend have in common. All
-// but Allocate, Native and the name is the other backend's, so that every host algorithm and every layer runs unchanged.
+// A backend whose buffers are managed memory of GPUs, around one of the host: what the cuda and the nccl backend have in
+// common. All but Allocate, Native and the name is the other backend's, so that every host algorithm and every layer runs
+// unchanged; between processes those that need no shared memory.
 //
-// Rank r of the world lives on GPU r modulo the GPUs, and stays there in every group that is split from it.
+// A rank stays on its GPU in every group that is split from its world.
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_CUDA_DEVICE_GPU_BACKEND_H_
 #define SHARDPROOF_COLLECTIVES_BACKEND_CUDA_DEVICE_GPU_BACKEND_H_
 
@@ -13,6 +14,7 @@
 
 #include "collectives/backend.h"
 #include "collectives/backend/cuda/device/gpu.h"
+#include "collectives/communicator.h"
 #include "collectives/device.h"
 #include "reference/status.h"
 
@@ -39,6 +41,13 @@ struct Place {
   std::shared_ptr<KeptBuffers> kept = std::make_shared<KeptBuffers>();
 };
 
+// Two ranks of `comm` that are on the same GPU, the second as low as can be; `second` is -1 where each has its own.
+// Collective, with the same answer on all ranks: each gives its own place, and may see other GPUs by the same number.
+struct GpuMates {
+  int first = -1, second = -1;
+};
+StatusOr<GpuMates> FindGpuMates(const Communicator& comm, const Place& place);
+
 class GpuBackend : public Backend {
  public:
   GpuBackend(std::shared_ptr<Backend> inner, Place place)
@@ -52,7 +61,10 @@ class GpuBackend : public Backend {
   bool SharesAddressSpace() const override {
     return inner_->SharesAddressSpace();
   }
-  NodeBoard* board() override { return inner_->board(); }
+  // None between processes: managed memory is of one.
+  NodeBoard* board() override {
+    return inner_->SharesAddressSpace() ? inner_->board() : nullptr;
+  }
 
   StatusOr<Transfer> StartSend(const void* data, size_t bytes, int destination,
                                int tag) override {
