@@ -87,7 +87,7 @@ TEST(SeveralRanksOnAGpuTest, AreRefusedWithWhatToDo) {
   for (const Status& answer : Answers(**world)) {
     EXPECT_EQ(answer.code(), StatusCode::kUnsupported) << answer.ToString();
     EXPECT_THAT(std::string(answer.message()),
-                HasSubstr("ranks 0 and 2 are both on GPU 0, and NCCL 2.28.9 "
+                HasSubstr("ranks 0 and 2 are both on one GPU, and NCCL 2.28.9 "
                           "takes one rank on each: run with at most 2 ranks"));
   }
   // The host's algorithms work, and so does a group with a rank on each.
