@@ -165,9 +165,8 @@ measure cuda cuda "$default" "${native[@]}"
 measure cuda-layers cuda "$default" --filter '^(layers|attention)/'
 if grep -qE '^ +nccl .*; usable' <<<"$found"; then
   measure nccl nccl "$gpus" "${native[@]}" "${nccl_flags[@]}"
-  # NCCL with a peer, each rank in a process of its own: correctness alone.
+  # NCCL with a peer, each rank in a process of its own: its times say nothing.
   if ((gpus == 1)) && [[ -z $ranks ]]; then
-    command=(verify)
     measure nccl-ranks nccl 2 "${native[@]}" "${nccl_flags[@]}"
   fi
 else

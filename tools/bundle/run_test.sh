@@ -102,7 +102,7 @@ calls '^shardproof doctor --require-gpu$' \
   '^shardproof run --no-history --backend cuda --ranks 2 --time-budget 120 .*cuda/.*collectives/ --variant native$' \
   '^shardproof run .*--backend cuda --ranks 2 .*cuda-layers/.*layers\|attention' \
   '^shardproof run .*--backend nccl --ranks 1 .*nccl/' \
-  '^shardproof verify --backend nccl --ranks 2 --time-budget 120 .*nccl-ranks/.*collectives/ --variant native$' \
+  '^shardproof run --no-history --backend nccl --ranks 2 --time-budget 120 .*nccl-ranks/.*collectives/ --variant native$' \
   '^pytorch.py --json results/torch/results.json$'
 ledger "${one}_cuda-layers.json ${one}_cuda.json ${one}_nccl-ranks.json ${one}_nccl.json ${one}_roofline.json ${one}_torch.json"
 grep -q torch results/ledger/*_torch.json || wrong 'another file'

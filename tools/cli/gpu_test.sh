@@ -102,6 +102,8 @@ HOST_NCCL_PLANT='1 killed ncclAllReduce' expect 'a process of a rank that dies' 
   --emulate-gpus 1 "${one_reduction[@]}"
 HOST_NCCL_PLANT='1 wrong ncclAllReduce' expect 'a wrong number in a process' 1 'incorrect' \
   "${nccl_on[@]}" --emulate-gpus 1 "${one_reduction[@]}"
+HOST_NCCL_PLANT='1 beside ncclAllReduce' expect 'what is written beside a result' 1 \
+  'rank 1: all_reduce of 7 f32 .*wrote beside' "${nccl_on[@]}" --emulate-gpus 1 "${one_reduction[@]}"
 HOST_NCCL_PLANT='1 hangs ncclAllReduce' expect 'a hang in a process' 124 'rank' \
   "${nccl_on[@]}" --emulate-gpus 1 "${one_reduction[@]}" --timeout 0.2
 expect 'a rank that a person starts' 2 'not for people' "$shardproof" nccl-rank
@@ -129,6 +131,17 @@ if command -v mpirun >/dev/null && "$shardproof" doctor | grep -q 'Open MPI'; th
   records 'they are the ranks' 'r["ranks"] == 3 and r["emulated"]'
   expect 'messages between processes' 0 'passed' "${own[@]}" --variant ring \
     --filter '^collectives/(all_reduce|all_gather)$' --axis dtype=f32 --axis count=1023
+  # Sums on the way are rounded, which the bound of auto must allow for.
+  expect 'auto between processes' 0 'passed' "${own[@]}" --variant auto --ranks 2,3 \
+    --filter '^collectives/(all_reduce|reduce|reduce_scatter)$' --axis dtype=bf16 "${small[@]}"
+  records 'they pass' 'r["verdict"] == "passed"'
+  expect 'ranks that disagree' 2 'different arguments' "${mpi[@]}" -x NCCL_HOSTID=here \
+    -np 1 "${nccl_on[@]}" --emulate-gpus 2 "${one_reduction[@]}" : \
+    -np 1 "${nccl_on[@]}" --emulate-gpus 2 "${one_reduction[@]}" --seed 7
+  echo nonsense >tuning.csv
+  expect 'a table that one of them cannot read' 2 'rank 1: SHARDPROOF_TUNING' "${mpi[@]}" \
+    -np 1 "${nccl_on[@]}" --emulate-gpus 2 "${one_reduction[@]}" : \
+    -np 1 env SHARDPROOF_TUNING=tuning.csv "${nccl_on[@]}" --emulate-gpus 2 "${one_reduction[@]}"
   expect 'what needs one memory' 5 'share' "${own[@]}" --variant direct \
     --filter '^collectives/all_reduce$' --axis dtype=f32 --axis count=1023
   expect 'layers' 0 'passed' "${own[@]}" --filter '^layers/column_parallel_linear$' \

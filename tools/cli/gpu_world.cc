@@ -38,6 +38,18 @@ StatusOr<std::shared_ptr<cuda::GpuSystem>> OpenGpus(const Options& options) {
                                  .seed = options.seed});
 }
 
+StatusOr<std::shared_ptr<cuda::GpuSystem>> GpusFor(const Options& options) {
+  if (options.backend == "cuda" || options.backend == "nccl") {
+    return OpenGpus(options);
+  }
+  if (options.emulate_gpus > 0 || options.require_gpu) {
+    return InvalidArgument(
+        "{} needs --backend cuda or --backend nccl",
+        options.require_gpu ? "--require-gpu" : "--emulate-gpus");
+  }
+  return std::shared_ptr<cuda::GpuSystem>();
+}
+
 ExitCode RunNcclRank() {
   const Status served = ServeNcclRank([](int emulated) {
     Options options;
@@ -150,9 +162,9 @@ StatusOr<int> RanksWithGpus(World& world,
   if (!world.of_processes()) return gpus->count();
   int ranks = world.max_ranks();
   SP_RETURN_IF_ERROR(world.Run(ranks, [&](const Communicator& comm) -> Status {
-    const int gpu = cuda::GpuOfRank(comm.topology(), comm.rank(), *gpus);
+    const auto& backend = dynamic_cast<cuda::GpuBackend&>(comm.backend());
     SP_ASSIGN_OR_RETURN(const cuda::GpuMates mates,
-                        cuda::FindGpuMates(comm, {.gpus = gpus, .gpu = gpu}));
+                        cuda::FindGpuMates(comm, backend.place()));
     if (mates.second >= 0) ranks = mates.second;
     return OkStatus();
   }));

@@ -22,6 +22,10 @@ namespace shardproof {
 // one sentence: no CUDA, no driver, an old one, no GPU.
 StatusOr<std::shared_ptr<cuda::GpuSystem>> OpenGpus(const Options& options);
 
+// Those of --backend: null where it has none. kInvalidArgument: a flag that says
+// something of GPUs there, which would be believed.
+StatusOr<std::shared_ptr<cuda::GpuSystem>> GpusFor(const Options& options);
+
 // `shardproof nccl-rank`, which the nccl backend starts for each rank where several
 // share a GPU: kExitUsage where a person did. Not listed by --help.
 ExitCode RunNcclRank();

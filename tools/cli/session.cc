@@ -57,20 +57,6 @@ std::string BackendOf(const Options& options) {
   return StartedByMpiLauncher() ? "mpi" : "thread";
 }
 
-// Null where the backend has none. A flag that says something of GPUs is
-// refused there: it would be believed.
-StatusOr<std::shared_ptr<cuda::GpuSystem>> GpusFor(const Options& options) {
-  if (options.backend == "cuda" || options.backend == "nccl") {
-    return OpenGpus(options);
-  }
-  if (options.emulate_gpus > 0 || options.require_gpu) {
-    return InvalidArgument(
-        "{} needs --backend cuda or --backend nccl",
-        options.require_gpu ? "--require-gpu" : "--emulate-gpus");
-  }
-  return std::shared_ptr<cuda::GpuSystem>();
-}
-
 // Ranks of one job must have been started alike: a different filter on one of
 // them would leave the others waiting in a collective forever.
 Status AgreeOnArguments(World& world, const std::string& command_line) {

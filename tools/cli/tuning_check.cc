@@ -37,7 +37,7 @@ Status CheckTuning(const TuningTable& table) {
 Status AgreeOnTuning(World& world, const StatusOr<TuningTable>& mine) {
   Status status = mine.ok() ? CheckTuning(*mine)
                             : mine.status().WithContext("SHARDPROOF_TUNING");
-  if (world.backend() != "mpi") return status;
+  if (!world.of_processes()) return status;
   const std::string word = status.ok() ? fmt::format("={:016x}", mine->Hash())
                                        : fmt::format("!{}", status.message());
   // Every rank finds the same.

@@ -130,6 +130,11 @@ bool InstanceRun::JudgeStatus(const std::vector<Account>& accounts,
     alike = alike && a.status.code() == first->status.code();
     ++failed;
   }
+  // What is damaged is wrong, and the others' errors come of it.
+  const auto damaged =
+      std::ranges::find(accounts, StatusCode::kDataLoss,
+                        [](const Account& a) { return a.status.code(); });
+  if (damaged != accounts.end()) first = &*damaged;
   if (first == nullptr) return true;
   const bool all = failed == comm_.size();
   in_step_ = all && alike;
@@ -141,7 +146,9 @@ bool InstanceRun::JudgeStatus(const std::vector<Account>& accounts,
       all && alike
           ? message
           : fmt::format("rank {}: {}", first - accounts.data(), message);
-  return Conclude(refused ? Verdict::kUnsupported : Verdict::kFailed,
+  return Conclude(refused                         ? Verdict::kUnsupported
+                  : code == StatusCode::kDataLoss ? Verdict::kIncorrect
+                                                  : Verdict::kFailed,
                   When(when, who));
 }
 

@@ -14,9 +14,11 @@ bool StartedByMpiLauncher() {
 }
 
 bool HasLauncherPeers() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+  for (const char* name :
+       {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
     const char* size = std::getenv(name);
-    if (size != nullptr) return std::string_view(size) != "1";
+    if (size != nullptr && StartedByMpiLauncher())
+      return std::string_view(size) != "1";
   }
   return StartedByMpiLauncher();
 }

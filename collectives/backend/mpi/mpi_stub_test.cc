@@ -22,9 +22,13 @@ TEST(StartedByMpiLauncherTest, ReadsTheEnvironment) {
     unsetenv(name);
   }
   EXPECT_FALSE(StartedByMpiLauncher());
+  unsetenv("SLURM_STEP_NUM_TASKS");
   EXPECT_FALSE(HasLauncherPeers());
   setenv("PMIX_RANK", "0", 1);
-  EXPECT_TRUE(HasLauncherPeers());
+  EXPECT_TRUE(HasLauncherPeers());  // Who does not say it may have.
+  setenv("SLURM_STEP_NUM_TASKS", "1", 1);
+  EXPECT_FALSE(HasLauncherPeers());
+  unsetenv("SLURM_STEP_NUM_TASKS");
   setenv("PMI_SIZE", "1", 1);
   EXPECT_TRUE(StartedByMpiLauncher());
   EXPECT_FALSE(HasLauncherPeers());

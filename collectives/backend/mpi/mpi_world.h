@@ -70,7 +70,7 @@ StatusOr<std::string> MpiVersion();
 // PMI_SIZE, PMIX_RANK). To be asked before Create: Open MPI sets these itself in
 // a program that started without mpirun.
 bool StartedByMpiLauncher();
-// Whether it may have started others besides. False where it says that it has not; srun with pmix does not say.
+// Whether it may have started others besides. False where it says that it has not.
 bool HasLauncherPeers();
 
 }  // namespace shardproof

@@ -1,8 +1,11 @@
 #include "collectives/backend/nccl/nccl_backend.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "collectives/backend/nccl/nccl_bootstrap.h"
 #include "collectives/backend/nccl/nccl_collectives.h"
@@ -28,15 +31,17 @@ std::shared_ptr<Backend> NcclBackend::Around(std::shared_ptr<Backend> part) {
   return std::make_shared<NcclBackend>(std::move(part), place(), shared_);
 }
 
-// The same answer on all ranks: they look at the same list.
+// The same answer on all ranks, which may be processes with other libraries.
 Status NcclBackend::CheckGpus() const {
   SP_ASSIGN_OR_RETURN(const cuda::GpuMates mates,
                       cuda::FindGpuMates(control_, place()));
-  const NcclLibrary& library = *shared_->library;
-  if (library.Has(NcclFeature::kSeveralRanksOnGpu) && SeveralRanksEnabled()) {
-    return OkStatus();
-  }
   if (mates.second < 0) return OkStatus();
+  const NcclLibrary& library = *shared_->library;
+  const bool here =
+      library.Has(NcclFeature::kSeveralRanksOnGpu) && SeveralRanksEnabled();
+  SP_ASSIGN_OR_RETURN(const std::vector<std::string> taken,
+                      control_.ExchangeControl(here ? "yes" : "no"));
+  if (std::ranges::count(taken, "no") == 0) return OkStatus();
   return Unsupported(
       "ranks {} and {} are both on one GPU, and NCCL {} takes one rank on "
       "each: "
@@ -49,8 +54,10 @@ Status NcclBackend::CheckGpus() const {
 Status NcclBackend::Open() {
   Status checked = CheckGpus();
   if (checked.ok()) return OpenHere();
+  // What is apart meets by sockets of one machine.
   const bool apart = checked.code() == StatusCode::kUnsupported &&
-                     !shared_->rank_command.empty();
+                     !shared_->rank_command.empty() &&
+                     control_.topology().nodes == 1;
   return apart ? OpenApart() : checked;
 }
 

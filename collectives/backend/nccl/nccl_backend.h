@@ -44,7 +44,7 @@ class NcclBackend final : public cuda::GpuBackend {
   Status CheckBuffers(const NativeRequest& request) const;
 
   const std::shared_ptr<const NcclShared> shared_;
-  // The same ranks, as threads: for the bootstrap, and to learn of an abort.
+  // The same ranks, by the host: for the bootstrap, and to learn of an abort.
   const Communicator control_;
   bool opened_ = false;
   Status refused_;  // Why there is none.

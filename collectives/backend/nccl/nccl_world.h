@@ -38,7 +38,8 @@ struct NcclWorldOptions {
 // kUnavailable: a library for GPUs and emulated ones, or the other way round; GPUs that share no memory with the host.
 //
 // Several ranks on one GPU are in this process with NCCL 2.30 or newer and NCCL_MULTI_RANK_GPU_ENABLE=1 in the
-// environment, and else in the processes of `rank_command`. Without either Native is kUnsupported, on all ranks alike.
+// environment, and else, on one machine, in the processes of `rank_command`. Without either Native is kUnsupported, on all
+// ranks alike.
 StatusOr<std::unique_ptr<ThreadWorld>> CreateNcclWorld(
     const NcclWorldOptions& options);
 

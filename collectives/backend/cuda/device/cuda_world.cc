@@ -28,7 +28,12 @@ StatusOr<WrapBackend> OnGpus(const std::shared_ptr<GpuSystem>& gpus,
   return WrapBackend(
       [gpus, kept, wrap, services](std::shared_ptr<Backend> inner) {
         const int gpu = GpuOfRank(inner->topology(), inner->rank(), *gpus);
-        Place place{.gpus = gpus, .gpu = gpu, .kept = kept};
+        Place place{
+            .gpus = gpus,
+            .gpu = gpu,
+            .machine =
+                inner->topology().node_of[static_cast<size_t>(inner->rank())],
+            .kept = kept};
         if (services != nullptr) {
           auto context = std::make_shared<RankServices>();
           auto health = std::make_shared<RankHealth>();

@@ -3,18 +3,17 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
 namespace shardproof::cuda {
 
 StatusOr<GpuMates> FindGpuMates(const Communicator& comm, const Place& place) {
-  const Topology& topology = comm.topology();
-  const auto rank = static_cast<size_t>(comm.rank());
-  SP_ASSIGN_OR_RETURN(const std::vector<std::string> gpus,
-                      comm.ExchangeControl(fmt::format(
-                          "{} {}", topology.node_of[rank],
-                          place.gpus->gpu(place.gpu).info().identity)));
+  SP_ASSIGN_OR_RETURN(
+      const std::vector<std::string> gpus,
+      comm.ExchangeControl(fmt::format(
+          "{} {}", place.machine, place.gpus->gpu(place.gpu).info().identity)));
   std::map<std::string, int> first_on;
   for (int r = 0; r < comm.size(); ++r) {
     const auto [at, is_first] =
@@ -22,6 +21,13 @@ StatusOr<GpuMates> FindGpuMates(const Communicator& comm, const Place& place) {
     if (!is_first) return GpuMates{at->second, r};
   }
   return GpuMates();
+}
+
+Topology Apart(int ranks) {
+  Topology topology{.node_of = std::vector<int>(static_cast<size_t>(ranks)),
+                    .nodes = ranks};
+  std::iota(topology.node_of.begin(), topology.node_of.end(), 0);
+  return topology;
 }
 
 StatusOr<std::shared_ptr<Backend>> GpuBackend::Split(int color, int key) {

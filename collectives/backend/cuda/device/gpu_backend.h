@@ -38,6 +38,7 @@ class KeptBuffers {
 struct Place {
   std::shared_ptr<GpuSystem> gpus;
   int gpu = 0;
+  int machine = 0;  // The node of the rank in the world that it is from.
   std::shared_ptr<KeptBuffers> kept = std::make_shared<KeptBuffers>();
 };
 
@@ -47,21 +48,27 @@ struct GpuMates {
   int first = -1, second = -1;
 };
 StatusOr<GpuMates> FindGpuMates(const Communicator& comm, const Place& place);
+// The topology of ranks that share no memory: each is a node.
+Topology Apart(int ranks);
 
 class GpuBackend : public Backend {
  public:
   GpuBackend(std::shared_ptr<Backend> inner, Place place)
-      : inner_(std::move(inner)), place_(std::move(place)) {}
+      : inner_(std::move(inner)),
+        place_(std::move(place)),
+        topology_(inner_->SharesAddressSpace() ? inner_->topology()
+                                               : Apart(inner_->size())) {}
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
-  const Topology& topology() const override { return inner_->topology(); }
+  // Managed memory is of one process: between processes each rank is a node, and
+  // there is no board.
+  const Topology& topology() const override { return topology_; }
   StatusOr<std::shared_ptr<Backend>> Split(int color, int key) override;
   StatusOr<Buffer> Allocate(size_t bytes) override;
   bool SharesAddressSpace() const override {
     return inner_->SharesAddressSpace();
   }
-  // None between processes: managed memory is of one.
   NodeBoard* board() override {
     return inner_->SharesAddressSpace() ? inner_->board() : nullptr;
   }
@@ -81,12 +88,12 @@ class GpuBackend : public Backend {
 
   void Abort(std::string_view reason) override { inner_->Abort(reason); }
   Status health() const override { return inner_->health(); }
+  const Place& place() const { return place_; }
   const OpRecord* Progress(int r) const override { return inner_->Progress(r); }
   OpRecord* MyProgress() override { return inner_->MyProgress(); }
 
  protected:
   const std::shared_ptr<Backend>& inner() const { return inner_; }
-  const Place& place() const { return place_; }
   Gpu& gpu() const { return place_.gpus->gpu(place_.gpu); }
   // The same kind of backend around a part of `inner()`.
   virtual std::shared_ptr<Backend> Around(std::shared_ptr<Backend> part) = 0;
@@ -94,6 +101,7 @@ class GpuBackend : public Backend {
  private:
   const std::shared_ptr<Backend> inner_;
   const Place place_;
+  const Topology topology_;
 };
 
 }  // namespace shardproof::cuda

@@ -28,9 +28,10 @@ void OnNodes(int ranks, int ranks_per_node,
 }
 
 Status Expect(const Communicator& comm, const std::shared_ptr<GpuSystem>& gpus,
-              int gpu, GpuMates expected) {
-  SP_ASSIGN_OR_RETURN(const GpuMates mates,
-                      FindGpuMates(comm, {.gpus = gpus, .gpu = gpu}));
+              int gpu, int machine, GpuMates expected) {
+  SP_ASSIGN_OR_RETURN(
+      const GpuMates mates,
+      FindGpuMates(comm, {.gpus = gpus, .gpu = gpu, .machine = machine}));
   EXPECT_EQ(mates.first, expected.first) << "rank " << comm.rank();
   EXPECT_EQ(mates.second, expected.second) << "rank " << comm.rank();
   return OkStatus();
@@ -48,21 +49,22 @@ TEST(GpuPlaceTest, RanksOfANodeTakeItsGpusInTurn) {
 TEST(GpuPlaceTest, GpusOfTwoNodesAreNotTheSame) {
   OnNodes(4, 2, [](const Communicator& comm, const auto& gpus) {
     return Expect(comm, gpus, GpuOfRank(comm.topology(), comm.rank(), *gpus),
-                  {});
+                  comm.rank() / 2, {});
   });
 }
 
 TEST(GpuPlaceTest, TheFirstThatSharesOne) {
   OnNodes(6, 3, [](const Communicator& comm, const auto& gpus) -> Status {
     const int gpu = GpuOfRank(comm.topology(), comm.rank(), *gpus);
-    SP_RETURN_IF_ERROR(Expect(comm, gpus, gpu, {0, 2}));
+    const int machine = comm.rank() / 3;
+    SP_RETURN_IF_ERROR(Expect(comm, gpus, gpu, machine, {0, 2}));
     // Ranks 2, 1 and 0 of each node, on GPUs 0, 1 and 0.
     SP_ASSIGN_OR_RETURN(const Communicator node,
                         comm.Split(comm.rank() / 3, -comm.rank()));
-    SP_RETURN_IF_ERROR(Expect(node, gpus, gpu, {0, 2}));
+    SP_RETURN_IF_ERROR(Expect(node, gpus, gpu, machine, {0, 2}));
     SP_ASSIGN_OR_RETURN(const Communicator across,
                         comm.Split(comm.rank() % 3, comm.rank()));
-    return Expect(across, gpus, gpu, {});
+    return Expect(across, gpus, gpu, machine, {});
   });
 }
 

@@ -19,17 +19,15 @@ constexpr std::chrono::milliseconds kLook{5};
 constexpr std::chrono::seconds kEnding{5};
 
 // Ranks on one GPU must be of different hosts, and reach one another by sockets
-// of this machine. What a person has set stays.
+// of this machine. The rest stays as a person has set it.
 std::vector<std::string> EnvironmentOfRank(int rank) {
-  constexpr std::array<std::pair<const char*, const char*>, 5> kDefaults = {{
-      {"NCCL_NET", "Socket"},
-      {"NCCL_SOCKET_IFNAME", "lo"},
-      {"NCCL_IB_DISABLE", "1"},
+  constexpr std::array<std::pair<const char*, const char*>, 2> kDefaults = {{
       {"NCCL_MAX_CTAS", "1"},
       {"NCCL_RAS_ENABLE", "0"},
   }};
   std::vector<std::string> added = {
-      fmt::format("NCCL_HOSTID=shardproof-{}-{}", getpid(), rank)};
+      fmt::format("NCCL_HOSTID=shardproof-{}-{}", getpid(), rank),
+      "NCCL_NET=Socket", "NCCL_IB_DISABLE=1", "NCCL_SOCKET_IFNAME=lo"};
   for (const auto& [name, value] : kDefaults) {
     if (std::getenv(name) == nullptr) {
       added.push_back(fmt::format("{}={}", name, value));

@@ -42,7 +42,7 @@ struct NcclRankOptions {
   std::vector<std::string> command = {};
   RankSetup setup = {};
   std::chrono::milliseconds grace = std::chrono::seconds(5);
-  // The same ranks as threads. Not owned.
+  // The same ranks, by the host. Not owned.
   const Communicator* control = nullptr;
 };
 

@@ -163,7 +163,7 @@ StatusOr<Rank> Open(const NcclRankOptions& options) {
   return rank;
 }
 
-Status AllReduce(NcclRankProcess& rank) {
+Status AllReduce(NcclRankProcess& rank, int ranks) {
   const float in[3] = {1, 2, 3};
   float out[3] = {};
   SP_RETURN_IF_ERROR(rank.Run({.primitive = "all_reduce",
@@ -171,8 +171,9 @@ Status AllReduce(NcclRankProcess& rank) {
                                .recv = out,
                                .count = 3,
                                .dtype = DType::kF32}));
-  const auto ranks = static_cast<float>(out[0]);
-  return out[2] == 3 * ranks ? OkStatus() : Internal("not a sum");
+  const auto sum = static_cast<float>(ranks);
+  return out[0] == sum && out[2] == 3 * sum ? OkStatus()
+                                            : Internal("not a sum");
 }
 
 // What each of `ranks` threads got from `rank_main`. Afterwards this process has
@@ -192,7 +193,7 @@ std::vector<Status> OnEachRank(
 std::vector<Status> OpenAndReduce(int ranks, milliseconds timeout = kLong) {
   return OnEachRank(ranks, [=](const Communicator& comm) -> Status {
     SP_ASSIGN_OR_RETURN(const Rank rank, Open(OptionsOf(comm, timeout)));
-    return AllReduce(*rank);
+    return AllReduce(*rank, comm.size());
   });
 }
 
@@ -221,7 +222,7 @@ TEST(RankProcessTest, IsOfAnotherHostAndHasNoOtherFiles) {
     const std::string files = "/proc/" + std::to_string(rank->pid()) + "/fd/";
     EXPECT_EQ(access((files + "3").c_str(), F_OK), 0);
     EXPECT_NE(access((files + std::to_string(kOther)).c_str(), F_OK), 0);
-    return AllReduce(*rank);
+    return AllReduce(*rank, comm.size());
   });
   close(kOther);
   for (const Status& status : statuses) {
@@ -325,9 +326,9 @@ TEST(RankProcessFaultsTest, AProcessThatStops) {
     options.grace = milliseconds(100);
     SP_ASSIGN_OR_RETURN(const Rank rank, Open(options));
     kill(rank->pid(), SIGSTOP);
-    const Status status = AllReduce(*rank);
+    const Status status = AllReduce(*rank, comm.size());
     EXPECT_EQ(rank->pid(), 0);
-    EXPECT_EQ(AllReduce(*rank).ToString(), status.ToString());
+    EXPECT_EQ(AllReduce(*rank, comm.size()).ToString(), status.ToString());
     return status;
   });
   EXPECT_EQ(statuses[0].ToString(),
@@ -339,7 +340,7 @@ TEST(RankProcessFaultsTest, AProcessThatDiesBeforeACall) {
   const auto statuses = OnEachRank(2, [](const Communicator& comm) -> Status {
     SP_ASSIGN_OR_RETURN(const Rank rank, Open(OptionsOf(comm)));
     if (comm.rank() == 1) kill(rank->pid(), SIGKILL);
-    return AllReduce(*rank);
+    return AllReduce(*rank, comm.size());
   });
   const std::string why =
       "all_reduce of 3 f32 by the process of rank 1 of 2: it was killed by "
@@ -377,7 +378,7 @@ TEST(RankProcessFaultsTest, AWorldThatIsAbortedEndsTheProcesses) {
     }
     const pid_t process = rank->pid();
     begun.set_value();
-    const Status status = AllReduce(*rank);
+    const Status status = AllReduce(*rank, comm.size());
     EXPECT_EQ(kill(process, 0), -1);
     return status;
   });
@@ -403,7 +404,7 @@ int Orphan(bool in_a_call) {
       std::this_thread::sleep_for(milliseconds(200));
       _exit(0);
     }).detach();
-    return AllReduce(*rank);
+    return AllReduce(*rank, comm.size());
   }));
   return 1;
 }
