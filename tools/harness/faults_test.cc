@@ -10,9 +10,11 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "reference/dtype.h"
+#include "tools/harness/runner.h"
 
 namespace shardproof {
 namespace {
@@ -255,6 +257,22 @@ TEST(Faults, WhoNeverArrivesWaitsUntilTheRunIsGivenUp) {
   EXPECT_EQ(status.code(), StatusCode::kAborted);
   EXPECT_EQ(asked, 3);
   EXPECT_NE(status.message().find("rank 2"), std::string::npos);
+}
+
+TEST(Mutants, AreKilledByWhatIsFoundAlone) {
+  const auto kills = [](Verdict verdict, std::string reason = "") {
+    Record r;
+    r.verdict = verdict;
+    r.reason = std::move(reason);
+    return Kills(r);
+  };
+  EXPECT_TRUE(kills(Verdict::kIncorrect));
+  EXPECT_TRUE(kills(Verdict::kSuspect));
+  EXPECT_TRUE(kills(Verdict::kFailed, "rank 1: it broke"));
+  EXPECT_FALSE(kills(Verdict::kPassed));
+  EXPECT_FALSE(kills(Verdict::kUnsupported));
+  EXPECT_FALSE(kills(Verdict::kNotBuilt));
+  EXPECT_FALSE(kills(Verdict::kFailed, "blind: y: the tolerance is blind"));
 }
 
 }  // namespace

@@ -329,22 +329,6 @@ TEST(Runner, NeverCountsARefusalAsAPass) {
                  "no such operation here");
 }
 
-TEST(Runner, OnlyWhatIsFoundKillsAMutant) {
-  const auto kills = [](Verdict verdict, std::string reason = "") {
-    Record r;
-    r.verdict = verdict;
-    r.reason = std::move(reason);
-    return Kills(r);
-  };
-  EXPECT_TRUE(kills(Verdict::kIncorrect));
-  EXPECT_TRUE(kills(Verdict::kSuspect));
-  EXPECT_TRUE(kills(Verdict::kFailed, "rank 1: it broke"));
-  EXPECT_FALSE(kills(Verdict::kPassed));
-  EXPECT_FALSE(kills(Verdict::kUnsupported));
-  EXPECT_FALSE(kills(Verdict::kNotBuilt));
-  EXPECT_FALSE(kills(Verdict::kFailed, "blind: y: the tolerance is blind"));
-}
-
 TEST(Runner, AgreesWhenOneRankCannotBind) {
   Variant<Toy> v = ToyVariant("v");
   const auto bind = v.bind;
@@ -366,6 +350,17 @@ TEST(Runner, AgreesWhenOneRankFailsAfterwards) {
       {.ranks = 3});
   EXPECT_VERDICT(r, Verdict::kFailed, "rank 1: it broke");
   EXPECT_VERDICT(RunSpoiled(nullptr, {.ranks = 3}), Verdict::kPassed, "");
+}
+
+// Whoever found it: that other ranks fail comes of it.
+TEST(Runner, DamageIsAWrongResult) {
+  const Record r = RunSpoiled(
+      [](const Toy&, RankContext& c, int /*call*/) -> Status {
+        return c.comm().rank() == 1 ? DataLoss("written beside")
+                                    : Internal("left alone");
+      },
+      {.ranks = 2});
+  EXPECT_VERDICT(r, Verdict::kIncorrect, "rank 1: written beside");
 }
 
 TEST(Runner, DoesNotHangWhenOneRankLeavesTheOthersWaiting) {

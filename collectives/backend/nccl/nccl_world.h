@@ -7,7 +7,7 @@
 //     SP_ASSIGN_OR_RETURN(const auto world, CreateNcclWorld({.ranks = 4, .gpus = gpus, .library = library}));
 //
 // Native is the library's (nccl_collectives.h), in a communicator of its own for each communicator here, made at the
-// first call. Everything else is the backend of threads on managed memory (cuda/device/gpu_backend.h).
+// first call. Everything else is the other backend on managed memory (cuda/device/gpu_backend.h).
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_NCCL_NCCL_WORLD_H_
 #define SHARDPROOF_COLLECTIVES_BACKEND_NCCL_NCCL_WORLD_H_
 
