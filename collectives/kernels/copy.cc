@@ -18,13 +18,25 @@
 HWY_BEFORE_NAMESPACE();
 namespace shardproof::kernels::HWY_NAMESPACE {
 
+// `piece` at a time to one destination after the other, where not all can or
+// should be stored to at once.
 void CopyToAllStreaming(std::span<void* const> destinations, const void* source,
-                        size_t bytes, size_t piece) {
-  for (size_t i = 0; i < bytes; i += piece) {
-    const uint8_t* const from = static_cast<const uint8_t*>(source) + i;
-    for (void* destination : destinations) {
-      uint8_t* const to = static_cast<uint8_t*>(destination) + i;
-      if (to != from) CopyStreaming(to, from, std::min(piece, bytes - i));
+                        size_t bytes, size_t piece, bool side_by_side) {
+  const hn::ScalableTag<uint8_t> d;
+  const auto* const from = static_cast<const uint8_t*>(source);
+  const bool alike = std::ranges::all_of(destinations, [&](const void* p) {
+    return BytesToAlignment(d, p) == BytesToAlignment(d, destinations.front());
+  });
+  if (destinations.size() == 1 || (alike && !side_by_side)) {
+    StreamToAll(destinations, from, bytes, side_by_side);
+  } else {
+    for (size_t i = 0; i < bytes; i += piece) {
+      for (void* destination : destinations) {
+        void* const to = static_cast<uint8_t*>(destination) + i;
+        if (to == from + i) continue;
+        StreamToAll({&to, 1}, from + i, std::min(piece, bytes - i),
+                    side_by_side);
+      }
     }
   }
   hwy::FlushStream();
@@ -61,7 +73,7 @@ void Copy(void* destination, const void* source, size_t bytes,
   if (bytes == 0 || destination == source) return;
   if (walk.streaming) {
     HWY_DYNAMIC_DISPATCH(CopyToAllStreaming)
-    ({&destination, 1}, source, bytes, /*piece=*/bytes);
+    ({&destination, 1}, source, bytes, /*piece=*/bytes, walk.side_by_side);
   } else if (walk.backward) {
     VisitPieces(bytes, /*backward=*/true, [&](size_t at, size_t size) {
       std::memcpy(static_cast<std::byte*>(destination) + at,
@@ -79,7 +91,7 @@ void CopyToAll(std::span<void* const> destinations, const void* source,
   }
   if (walk.streaming) {
     HWY_DYNAMIC_DISPATCH(CopyToAllStreaming)
-    (destinations, source, bytes, kPiece);
+    (destinations, source, bytes, kPiece, walk.side_by_side);
     return;
   }
   VisitPieces(bytes, walk.backward, [&](size_t at, size_t size) {

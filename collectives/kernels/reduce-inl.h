@@ -261,8 +261,9 @@ HWY_NOINLINE void Fold(const Job<T>& job, size_t count) {
       part.origin = i;
       FoldRange<kOp, Into::kCache>(part, i, i + n);
       for (size_t t = 0; t < job.destination_count; ++t) {
-        CopyStreaming(reinterpret_cast<uint8_t*>(job.destinations[t] + i),
-                      reinterpret_cast<const uint8_t*>(tile), n * sizeof(T));
+        void* const to = job.destinations[t] + i;
+        StreamToAll({&to, 1}, reinterpret_cast<const uint8_t*>(tile),
+                    n * sizeof(T), /*side_by_side=*/false);
       }
     }
     hwy::FlushStream();

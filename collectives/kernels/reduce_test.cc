@@ -21,8 +21,10 @@
 namespace shardproof::kernels {
 namespace {
 
-constexpr std::array<Walk, 3> kWalks = {Walk{}, Walk{.streaming = true},
-                                        Walk{.backward = true}};
+constexpr std::array<Walk, 4> kWalks = {
+    Walk{.side_by_side = false}, Walk{.streaming = true, .side_by_side = false},
+    Walk{.streaming = true, .side_by_side = true},
+    Walk{.backward = true, .side_by_side = false}};
 
 // The type in which T is added.
 template <typename T>
@@ -414,23 +416,31 @@ TEST(CopyTest, CopiesEveryLengthAndAlignment) {
   }
 }
 
-// Several pieces, and the pages that a streaming copy takes side by side.
+// Several pieces, and the pages that a streaming copy takes side by side; to
+// destinations that can be stored to at once, the source among them, and to
+// others.
 TEST(CopyTest, CopiesMoreThanAPiece) {
   std::mt19937_64 random(8);
   for (size_t bytes : {16384, 16385, 32767, 100001, 200001}) {
-    for (Walk walk : kWalks) {
-      Array source(1, bytes, 3), first(1, bytes, 0), second(1, bytes, 5),
-          third(1, bytes, 7);
-      FillRandom<uint8_t>(random, source.data(), bytes);
-      void* const destinations[] = {first.data(), second.data()};
-      CopyToAll(destinations, source.data(), bytes, walk);
-      EXPECT_EQ(std::memcmp(first.data(), source.data(), bytes), 0) << bytes;
-      EXPECT_EQ(std::memcmp(second.data(), source.data(), bytes), 0) << bytes;
-      Copy(third.data(), source.data(), bytes, walk);
-      EXPECT_EQ(std::memcmp(third.data(), source.data(), bytes), 0) << bytes;
-      EXPECT_TRUE(first.GuardsIntact() && second.GuardsIntact() &&
-                  third.GuardsIntact())
-          << bytes;
+    for (size_t apart : {0, 5}) {
+      for (Walk walk : kWalks) {
+        Array source(1, bytes, 3), first(1, bytes, 3),
+            second(1, bytes, 3 + apart), third(1, bytes, 7);
+        FillRandom<uint8_t>(random, source.data(), bytes);
+        std::vector<uint8_t> sent(bytes);
+        std::memcpy(sent.data(), source.data(), bytes);
+        void* const destinations[] = {first.data(), source.data(),
+                                      second.data()};
+        CopyToAll(destinations, source.data(), bytes, walk);
+        EXPECT_EQ(std::memcmp(source.data(), sent.data(), bytes), 0) << bytes;
+        EXPECT_EQ(std::memcmp(first.data(), sent.data(), bytes), 0) << bytes;
+        EXPECT_EQ(std::memcmp(second.data(), sent.data(), bytes), 0) << bytes;
+        Copy(third.data(), source.data(), bytes, walk);
+        EXPECT_EQ(std::memcmp(third.data(), sent.data(), bytes), 0) << bytes;
+        EXPECT_TRUE(first.GuardsIntact() && second.GuardsIntact() &&
+                    third.GuardsIntact() && source.GuardsIntact())
+            << bytes;
+      }
     }
   }
 }

@@ -15,6 +15,15 @@ constexpr size_t kLargestShare = size_t{32} << 20;
 
 }  // namespace
 
+bool PagesSideBySide() {
+#if defined(__x86_64__)
+  static const bool intel = __builtin_cpu_is("intel") != 0;
+  return intel;
+#else
+  return false;
+#endif
+}
+
 size_t LastLevelCacheBytes() {
   static const size_t bytes = [] {
     const long reported = sysconf(_SC_LEVEL3_CACHE_SIZE);

@@ -6,6 +6,21 @@
 
 namespace shardproof::kernels {
 
+// Whether a long copy around the caches should walk through several pages side
+// by side. What processors want differs; two ranks, each on its core:
+//
+// Intel's prefetch for each page of 4 KiB apart, and from one they fetch too
+// little at a time to cover the latency of memory. Copies of 256 MiB on a machine
+// with AVX-512: 9.0 GB/s with one page at a time, 10.6 with two, 11.5 with four,
+// 11.7 with eight.
+//
+// On Zen 3 a single way through memory that asks for lines ahead of its loads is
+// faster: 9.5 GB/s against 7.6 with four pages at 128 MiB, 9.6 against 8.5 at 32
+// MiB and 10.0 against 9.2 at 8 MiB. It can store what it loaded to several
+// destinations besides: 10.5 GB/s to two at each of these sizes, where going to
+// one after the other 16 KiB at a time takes 9.8. A core stores 10.9 at most.
+bool PagesSideBySide();
+
 // How a copy or a fold goes through its arrays. The result is the same.
 struct Walk {
   // Store around the caches: see ShouldStream.
@@ -15,6 +30,8 @@ struct Walk {
   // direction than the last time, and not at all in the same one. Streaming
   // walks go forward: nothing of theirs is cached.
   bool backward = false;
+  // Copies that stream.
+  bool side_by_side = PagesSideBySide();
 };
 
 // Bytes of the last-level cache of this machine, as the operating system

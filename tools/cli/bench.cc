@@ -15,12 +15,8 @@
 namespace shardproof {
 namespace {
 
-// The sizes that -b, -e and -f ask for, as counts of every dtype: the axis is
-// in elements, and nccl-tests counts bytes of the whole operation.
-StatusOr<std::vector<Job>> WithSizes(const Options& options,
-                                     std::vector<Job> jobs,
-                                     const std::vector<int>& ranks) {
-  if (options.min_bytes.empty() && options.max_bytes.empty()) return jobs;
+// The sizes that -b, -e and -f ask for.
+StatusOr<std::vector<int64_t>> SizesToBench(const Options& options) {
   const std::string from =
       options.min_bytes.empty() ? options.max_bytes : options.min_bytes;
   SP_ASSIGN_OR_RETURN(const int64_t low, ParseBytes(from));
@@ -36,44 +32,30 @@ StatusOr<std::vector<Job>> WithSizes(const Options& options,
         "-b {} -e {} -f {}: the sizes go up, by a factor of at least 2", low,
         high, factor);
   }
-  std::vector<Job> sized;
-  for (const int n : ranks) {
-    for (int64_t bytes = low; bytes <= high;
-         bytes = bytes == 0 ? 1 : bytes * factor) {
-      // One instance per dtype that was chosen, at the count that makes bytes.
-      Options one = options;
-      one.min_bytes = one.max_bytes = "";
-      std::vector<std::string> dtypes;
-      for (const Job& job : jobs) {
-        for (const auto& [axis, value] : job.instance.values) {
-          if (axis == "dtype" &&
-              std::find(dtypes.begin(), dtypes.end(), value) == dtypes.end()) {
-            dtypes.push_back(value);
-          }
-        }
-      }
-      for (const std::string& name : dtypes) {
-        SP_ASSIGN_OR_RETURN(const DType dtype, ParseDType(name));
-        one.dtype = name;
-        one.datatype = "";
-        one.axis = options.axis;
-        one.axis.push_back("count=" + std::to_string(bytes / SizeOf(dtype)));
-        SP_ASSIGN_OR_RETURN(const std::vector<Job> more,
-                            ChooseJobs(one, Purpose::kBench, {n}));
-        sized.insert(sized.end(), more.begin(), more.end());
-      }
-      if (bytes > high / factor) break;
-    }
+  std::vector<int64_t> sizes;
+  for (int64_t bytes = low; bytes <= high;
+       bytes = bytes == 0 ? 1 : bytes * factor) {
+    sizes.push_back(bytes);
+    if (bytes > high / factor) break;
   }
-  return sized;
+  return sizes;
 }
 
 StatusOr<std::vector<Job>> Choose(const Options& options,
                                   const std::vector<int>& ranks) {
   if (options.model.empty()) {
-    SP_ASSIGN_OR_RETURN(std::vector<Job> jobs,
-                        ChooseJobs(options, Purpose::kBench, ranks));
-    return WithSizes(options, std::move(jobs), ranks);
+    if (options.min_bytes.empty() && options.max_bytes.empty()) {
+      return ChooseJobs(options, Purpose::kBench, ranks);
+    }
+    SP_ASSIGN_OR_RETURN(const std::vector<int64_t> sizes,
+                        SizesToBench(options));
+    std::vector<Job> jobs;
+    for (const int n : ranks) {
+      SP_ASSIGN_OR_RETURN(const std::vector<Job> more,
+                          ChooseSizedJobs(options, Purpose::kBench, sizes, n));
+      jobs.insert(jobs.end(), more.begin(), more.end());
+    }
+    return jobs;
   }
   if (!options.mesh.empty()) {
     return InvalidArgument(

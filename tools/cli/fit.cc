@@ -46,21 +46,14 @@ StatusOr<std::vector<Job>> JobsOf(const Options& options,
   if (overrides.contains("count")) {
     return InvalidArgument("--axis count: fit takes its sizes from -b -e -f");
   }
-  SP_ASSIGN_OR_RETURN(const DType dtype, ParseDType(dtypes->second.front()));
   std::vector<Job> jobs;
   for (const int n : ranks) {
-    for (const int64_t bytes : sizes) {
-      one.axis = options.axis;
-      one.axis.push_back(
-          fmt::format("count={}", std::max<int64_t>(1, bytes / SizeOf(dtype))));
-      SP_ASSIGN_OR_RETURN(const std::vector<Job> more,
-                          ChooseJobs(one, Purpose::kBench, {n}));
-      for (const Job& job : more) {
-        const bool sized = std::ranges::any_of(
-            job.info->axes,
-            [](const AxisInfo& a) { return a.name == "count"; });
-        if (sized) jobs.push_back(job);
-      }
+    SP_ASSIGN_OR_RETURN(const std::vector<Job> more,
+                        ChooseSizedJobs(one, Purpose::kBench, sizes, n));
+    for (const Job& job : more) {
+      const bool sized = std::ranges::any_of(
+          job.info->axes, [](const AxisInfo& a) { return a.name == "count"; });
+      if (sized) jobs.push_back(job);
     }
   }
   if (!jobs.empty()) return jobs;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <regex>
 #include <tuple>
 #include <utility>
@@ -81,6 +82,31 @@ StatusOr<Variants> ChooseVariants(const CaseInfo& info,
   return chosen;
 }
 
+// Elements of the probe that tells how many bytes an operation of a count has.
+// Large, since v forms deal out blocks of about a count.
+constexpr int64_t kProbeCount = 4096;
+
+// For the operation of `job`, whose count is kProbeCount.
+int64_t CountOf(const Job& job, int64_t bytes) {
+  const int64_t probed = job.info->bytes(job.instance);
+  if (bytes == 0 || probed == 0) return bytes;
+  const double count = static_cast<double>(kProbeCount) *
+                       static_cast<double>(bytes) / static_cast<double>(probed);
+  return std::max<int64_t>(1, static_cast<int64_t>(count));
+}
+
+// `job` at another count; nothing where its case has no such instance.
+StatusOr<std::optional<Job>> AtCount(Job job, Purpose purpose, int64_t count) {
+  AxisOverrides pinned;
+  for (const auto& [axis, value] : job.instance.values) pinned[axis] = {value};
+  pinned["count"] = {std::to_string(count)};
+  SP_ASSIGN_OR_RETURN(std::vector<Instance> instances,
+                      job.info->expand(purpose, job.instance.ranks, pinned));
+  if (instances.empty()) return std::optional<Job>();
+  job.instance = std::move(instances.front());
+  return std::optional<Job>(std::move(job));
+}
+
 }  // namespace
 
 std::string Near(const std::string& text, std::vector<std::string> names) {
@@ -149,6 +175,39 @@ StatusOr<std::vector<Job>> ChooseJobs(const Options& options, Purpose purpose,
     return InvalidArgument("no instance is left at {} ranks: {}",
                            fmt::join(ranks, " or "),
                            WhyNone(cases, overrides, purpose, ranks));
+  }
+  return jobs;
+}
+
+StatusOr<std::vector<Job>> ChooseSizedJobs(const Options& options,
+                                           Purpose purpose,
+                                           const std::vector<int64_t>& sizes,
+                                           int ranks) {
+  Options probe = options;
+  probe.axis.push_back(fmt::format("count={}", kProbeCount));
+  SP_ASSIGN_OR_RETURN(const std::vector<Job> probes,
+                      ChooseJobs(probe, purpose, {ranks}));
+  std::vector<int64_t> last(probes.size(), -1);
+  std::vector<Job> jobs;
+  for (const int64_t bytes : sizes) {
+    for (size_t i = 0; i < probes.size(); ++i) {
+      const Job& job = probes[i];
+      const bool sized = std::ranges::any_of(
+          job.info->axes,
+          [](const AxisInfo& axis) { return axis.name == "count"; });
+      const int64_t count = sized ? CountOf(job, bytes) : 0;
+      if (std::exchange(last[i], count) == count) continue;
+      if (!sized) {
+        jobs.push_back(job);
+        continue;
+      }
+      SP_ASSIGN_OR_RETURN(std::optional<Job> one, AtCount(job, purpose, count));
+      if (one.has_value()) jobs.push_back(*std::move(one));
+    }
+  }
+  if (jobs.empty()) {
+    return InvalidArgument("no instance is left at {} ranks at these sizes",
+                           ranks);
   }
   return jobs;
 }

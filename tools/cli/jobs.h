@@ -2,6 +2,7 @@
 #ifndef SHARDPROOF_TOOLS_CLI_JOBS_H_
 #define SHARDPROOF_TOOLS_CLI_JOBS_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,16 @@ StatusOr<std::vector<const CaseInfo*>> ChooseCases(const Options& options);
 // matches nothing are kInvalidArgument.
 StatusOr<std::vector<Job>> ChooseJobs(const Options& options, Purpose purpose,
                                       const std::vector<int>& ranks);
+
+// As ChooseJobs on `ranks`, at every size of `sizes`: bytes of the whole
+// operation, the n of algbw, as nccl-tests counts. The axis "count" is set to
+// the largest that is no larger, but to 1 at least where a size is not 0. Sizes
+// that come to one count are one job, and a case without that axis is there
+// once.
+StatusOr<std::vector<Job>> ChooseSizedJobs(const Options& options,
+                                           Purpose purpose,
+                                           const std::vector<int64_t>& sizes,
+                                           int ranks);
 
 // The instances that `workload` asks of the chosen cases.
 StatusOr<std::vector<Job>> ChooseWorkloadJobs(const Options& options,

@@ -173,7 +173,9 @@ void AddGpuFlags(CLI::App& app, Options& options) {
 
 void AddNcclTestsFlags(CLI::App& app, Options& options) {
   const std::string group = "As in nccl-tests";
-  app.add_option("-b", options.min_bytes, "Smallest size in bytes (32K, 1Mi)")
+  app.add_option("-b", options.min_bytes,
+                 "Smallest size in bytes (32K, 1Mi), of the whole operation: "
+                 "the n of algbw, such as the result of an all_gather")
       ->group(group);
   app.add_option("-e", options.max_bytes, "Largest size in bytes")
       ->group(group);
