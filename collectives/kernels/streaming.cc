@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
+#include <map>
 
 namespace shardproof::kernels {
 namespace {
@@ -24,13 +26,39 @@ bool PagesSideBySide() {
 #endif
 }
 
+size_t CacheBytesIn(const std::string& folder) {
+  std::map<std::string, size_t> caches;  // By the processors that share one.
+  for (int cpu = 0;; ++cpu) {
+    const std::string own =
+        folder + "/cpu" + std::to_string(cpu) + "/cache/index";
+    size_t largest = 0;
+    std::string sharing = own;
+    for (int index = 0;; ++index) {
+      const std::string cache = own + std::to_string(index);
+      std::ifstream in(cache + "/size");
+      size_t bytes = 0;
+      char unit = 0;  // "32768K"
+      if (!(in >> bytes)) break;
+      in >> unit;
+      bytes <<= unit == 'K' ? 10 : unit == 'M' ? 20 : unit == 'G' ? 30 : 0;
+      if (bytes < largest) continue;
+      largest = bytes;
+      std::ifstream(cache + "/shared_cpu_list") >> sharing;
+    }
+    if (largest == 0) break;
+    caches[sharing] = largest;
+  }
+  size_t sum = 0;
+  for (const auto& [sharing, bytes] : caches) sum += bytes;
+  return sum;
+}
+
 size_t LastLevelCacheBytes() {
   static const size_t bytes = [] {
-    const long reported = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    const size_t reported = CacheBytesIn("/sys/devices/system/cpu");
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    return std::min(
-        reported > 0 ? static_cast<size_t>(reported) : size_t{32} << 20,
-        kLargestShare * static_cast<size_t>(std::max(cores, 1L)));
+    return std::min(reported > 0 ? reported : size_t{32} << 20,
+                    kLargestShare * static_cast<size_t>(std::max(cores, 1L)));
   }();
   return bytes;
 }

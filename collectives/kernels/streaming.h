@@ -3,6 +3,7 @@
 #define SHARDPROOF_COLLECTIVES_KERNELS_STREAMING_H_
 
 #include <cstddef>
+#include <string>
 
 namespace shardproof::kernels {
 
@@ -34,9 +35,15 @@ struct Walk {
   bool side_by_side = PagesSideBySide();
 };
 
-// Bytes of the last-level cache of this machine, as the operating system
-// reports it (32 MiB where it does not), but no more than this machine's cores
-// can have of it.
+// Of the last-level caches of all processors that `folder` describes, as the
+// kernel does in /sys/devices/system/cpu; 0: of none. These are the caches that
+// the processors reach: sysconf(_SC_LEVEL3_CACHE_SIZE) says 256 MiB in a virtual
+// machine that has two cores at one of the eight caches of 32 MiB of a Zen 3.
+size_t CacheBytesIn(const std::string& folder);
+
+// Of the last-level caches of this machine, as the operating system reports them
+// (32 MiB where it does not), but no more than this machine's cores can have of
+// them.
 size_t LastLevelCacheBytes();
 
 // Whether an operation whose ranks together touch `bytes` on this node should

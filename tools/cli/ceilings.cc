@@ -12,7 +12,7 @@
 namespace shardproof {
 namespace {
 
-constexpr double kLeastCopy = 64 << 10, kMostCopy = 64 << 20;
+constexpr double kLeastCopy = 64 << 10, kMostCopy = 256 << 20;
 // A product large enough to run at the full rate, and small enough to be
 // repeated.
 constexpr int64_t kProduct = 1024;

@@ -183,6 +183,17 @@ expect explain 0 'rank' "$shardproof" explain collectives/all_reduce --ranks 3 \
 expect bench 0 'GB/s' "$shardproof" bench "${tiny[@]}" --json bench.json
 expect 'flags of nccl-tests' 0 'count=256' "$shardproof" bench -b 1K -e 1K -g 2 \
   -n 5 -w 2 -d float -o sum --filter '^collectives/all_reduce$' --variant ring
+# Bytes of the whole operation: the result of all_gather, what a rank sends in
+# all_to_all. Sizes below an element come to one, and a case without sizes is
+# there once.
+expect 'a size of the whole operation' 0 'count=128 ' "$shardproof" bench -b 1K \
+  -g 2 -n 5 -w 2 -d float --filter '^collectives/all_gather$' --variant ring
+expect 'a size of all that a rank sends' 0 'count=64 ' "$shardproof" bench -b 1K \
+  -g 4 -n 5 -w 2 -d float --filter '^collectives/all_to_all$' --variant pairwise
+expect 'sizes below an element' 0 '3 records' "$shardproof" bench -b 1 -e 8 -g 2 \
+  -n 5 -w 2 -d float --filter '^collectives/(all_reduce|barrier)$' \
+  --variant 'ring|dissemination' --axis observed=false --axis op=sum \
+  --axis in_place=false --json small.json
 
 # --- Faults, hangs, interrupts, crashes -------------------------------------
 expect 'a wrong number' 1 'incorrect' "$shardproof" verify "${tiny[@]}" \
