@@ -86,6 +86,7 @@ void Copy(void* destination, const void* source, size_t bytes,
 
 void CopyToAll(std::span<void* const> destinations, const void* source,
                size_t bytes, const Walk& walk) {
+  if (destinations.empty()) return;
   if (destinations.size() == 1) {
     return Copy(destinations[0], source, bytes, walk);
   }

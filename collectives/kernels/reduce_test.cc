@@ -416,6 +416,11 @@ TEST(CopyTest, CopiesEveryLengthAndAlignment) {
   }
 }
 
+TEST(CopyTest, CopiesToNobody) {
+  const std::vector<char> source(100);
+  for (Walk walk : kWalks) CopyToAll({}, source.data(), source.size(), walk);
+}
+
 // Several pieces, and the pages that a streaming copy takes side by side; to
 // destinations that can be stored to at once, the source among them, and to
 // others.
