@@ -57,8 +57,8 @@ TEST(CacheBytesInTest, IsNothingWithoutAListing) {
 // part.
 TEST(LastLevelCacheBytesTest, IsNoMoreThanTheProcessorsReach) {
   const size_t listed = CacheBytesIn("/sys/devices/system/cpu");
-  if (listed == 0) GTEST_SKIP() << "this system lists no caches";
-  EXPECT_LE(LastLevelCacheBytes(), listed);
+  EXPECT_GT(LastLevelCacheBytes(), 0u);
+  EXPECT_LE(LastLevelCacheBytes(), listed > 0 ? listed : size_t{32} << 20);
   EXPECT_FALSE(ShouldStream(LastLevelCacheBytes()));
   EXPECT_TRUE(ShouldStream(LastLevelCacheBytes() + 1));
 }

@@ -34,9 +34,9 @@ StatusOr<std::vector<Job>> ChooseJobs(const Options& options, Purpose purpose,
 
 // As ChooseJobs on `ranks`, at every size of `sizes`: bytes of the whole
 // operation, the n of algbw, as nccl-tests counts. The axis "count" is set to
-// the largest that is no larger, but to 1 at least where a size is not 0. Sizes
-// that come to one count are one job, and a case without that axis is there
-// once.
+// the largest that is no larger (in v forms, whose blocks are of about a count,
+// to what comes near it), but to 1 at least where a size is not 0. Sizes that
+// come to one count are one job, and a case without that axis is there once.
 StatusOr<std::vector<Job>> ChooseSizedJobs(const Options& options,
                                            Purpose purpose,
                                            const std::vector<int64_t>& sizes,
