@@ -110,6 +110,14 @@ class Communicator {
   size_t EagerLimit() const;
   // Shows `offer` to every rank and returns once every rank has shown its own.
   StatusOr<Peers> Meet(const Offer& offer) const;
+  // The same, with `meanwhile()` called while the offers of others are on their way: for what a rank does on its own. It
+  // must not call the communicator, and is called whether or not memory turns out to be shared.
+  template <class Meanwhile>
+  StatusOr<Peers> Meet(const Offer& offer, const Meanwhile& meanwhile) const {
+    SP_RETURN_IF_ERROR(BeginMeet(offer));
+    meanwhile();
+    return EndMeet();
+  }
   // Publishes a copy of `bytes` at `data` (at most EagerLimit(), may differ between ranks) and returns once every rank
   // has. Read serves the payloads. Needs no Depart.
   StatusOr<Peers> MeetEager(const void* data, size_t bytes) const;
@@ -117,6 +125,14 @@ class Communicator {
   Status Sync() const;
   // Ends a meeting: returns once every rank has called it, so buffers may be reused.
   Status Depart(const Peers& peers) const;
+  // The same, with `meanwhile()` called once this rank is done with the memory of others, before it waits for them. It
+  // must not call the communicator.
+  template <class Meanwhile>
+  Status Depart(const Peers& /*peers*/, const Meanwhile& meanwhile) const {
+    SP_RETURN_IF_ERROR(BeginDepart());
+    meanwhile();
+    return EndDepart();
+  }
   // This rank's staging buffer of at least `bytes` (peer-addressable, kept between calls), for ordinary memory.
   StatusOr<std::span<std::byte>> Staging(size_t bytes) const;
 
@@ -172,6 +188,10 @@ class Communicator {
 
  private:
   friend class OpScope;
+  Status BeginMeet(const Offer& offer) const;
+  StatusOr<Peers> EndMeet() const;
+  Status BeginDepart() const;
+  Status EndDepart() const;
   std::any& AttributeSlot(const std::string& key) const;
   std::shared_ptr<Impl> impl_;
 };
@@ -187,6 +207,7 @@ class OpScope {
 
   const Status& status() const { return status_; }
   int root() const { return op_.root; }
+  uint64_t sequence() const { return op_.sequence; }
 
  private:
   const Communicator& comm_;

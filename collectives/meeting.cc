@@ -63,7 +63,7 @@ size_t Communicator::EagerLimit() const {
   return impl_->board != nullptr ? NodeBoard::kEagerBytes : 0;
 }
 
-StatusOr<Peers> Communicator::Meet(const Offer& offer) const {
+Status Communicator::BeginMeet(const Offer& offer) const {
   Impl& impl = *impl_;
   if (impl.board == nullptr) [[unlikely]]
     return NoBoard();
@@ -75,13 +75,23 @@ StatusOr<Peers> Communicator::Meet(const Offer& offer) const {
         offer.send == nullptr && offer.send_bytes != 0 ? offer.send_bytes
                                                        : offer.recv_bytes));
   }
+  impl.board->BeginMeet(
+      {offer.send, offer.send_bytes, offer.recv, offer.recv_bytes});
+  return OkStatus();
+}
+
+StatusOr<Peers> Communicator::EndMeet() const {
+  Impl& impl = *impl_;
   Peers peers;
   peers.communicator_ = this;
   peers.buffers_ = impl.met;
-  SP_RETURN_IF_ERROR(impl.Note(impl.board->Meet(
-      {offer.send, offer.send_bytes, offer.recv, offer.recv_bytes}, impl.met,
-      &peers.all_shared_)));
+  SP_RETURN_IF_ERROR(
+      impl.Note(impl.board->EndMeet(impl.met, &peers.all_shared_)));
   return peers;
+}
+
+StatusOr<Peers> Communicator::Meet(const Offer& offer) const {
+  return Meet(offer, [] {});
 }
 
 StatusOr<Peers> Communicator::MeetEager(const void* data, size_t bytes) const {
@@ -110,14 +120,23 @@ Status Communicator::Sync() const {
   return impl.Note(impl.board->Sync());
 }
 
-Status Communicator::Depart(const Peers& /*peers*/) const {
+Status Communicator::BeginDepart() const {
   Impl& impl = *impl_;
   if (impl.board == nullptr) [[unlikely]]
     return NoBoard();
   if (impl.interceptor != nullptr) [[unlikely]] {
     impl.interceptor->OnDepart(*impl.current, impl.rank);
   }
-  return impl.Note(impl.board->Sync());
+  impl.board->BeginSync();
+  return OkStatus();
+}
+
+Status Communicator::EndDepart() const {
+  return impl_->Note(impl_->board->EndSync());
+}
+
+Status Communicator::Depart(const Peers& peers) const {
+  return Depart(peers, [] {});
 }
 
 }  // namespace shardproof

@@ -2,7 +2,11 @@
 // board (backend/node/board_test.cc).
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <functional>
+#include <thread>
 #include <vector>
 
 #include "collectives/backend/thread/thread_world.h"
@@ -66,6 +70,36 @@ TEST_P(Meeting, AnEagerExchangeInsideAMeetingLeavesItAsItIs) {
       EXPECT_EQ(*reinterpret_cast<const int*>(open.Read(r, 0, 4)), r + 10);
     }
     return comm.Depart(open);
+  });
+}
+
+// The last rank comes only after all others did what they do meanwhile.
+TEST_P(Meeting, WhatIsDoneMeanwhileWaitsForNobody) {
+  std::atomic<int> met{0}, departed{0};
+  const auto last_waits_for = [](const std::atomic<int>& done, int others) {
+    const auto limit =
+        std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (done < others && std::chrono::steady_clock::now() < limit) {
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(done, others);
+  };
+  Run([&](const Communicator& comm) -> Status {
+    const int ranks = comm.size(), mine = comm.rank() + 10;
+    const bool last = comm.rank() == ranks - 1;
+    if (last) last_waits_for(met, ranks - 1);
+    SP_ASSIGN_OR_RETURN(
+        const Peers peers,
+        comm.Meet({.send = &mine, .send_bytes = 4}, [&] { ++met; }));
+    EXPECT_GE(met, ranks - 1);
+    EXPECT_TRUE(peers.AllShared());
+    for (int r = 0; r < ranks; ++r) {
+      EXPECT_EQ(*reinterpret_cast<const int*>(peers.Read(r, 0, 4)), r + 10);
+    }
+    if (last) last_waits_for(departed, ranks - 1);
+    SP_RETURN_IF_ERROR(comm.Depart(peers, [&] { ++departed; }));
+    EXPECT_GE(departed, ranks - 1);
+    return OkStatus();
   });
 }
 

@@ -1,7 +1,9 @@
 // all_gather over shared memory: every rank stores its block to all outputs.
 //
 // A rank that pushes loads its block once, n bytes of its own; one that pulls
-// would load the blocks of all. Small blocks travel with the flags.
+// would load the blocks of all. Where the block stays in a second-level cache it
+// is stored to the own output meanwhile, before and after the others'. Small
+// blocks travel with the flags.
 #include "collectives/all_gather/all_gather.h"
 #include "collectives/checks.h"
 #include "collectives/direct/eager.h"
@@ -15,6 +17,10 @@ namespace shardproof {
 namespace {
 
 using direct::ByteCount;
+
+// Up to this block's size, loading it for each of the two copies costs less than
+// waiting for a flag.
+constexpr size_t kLoadedTwice = size_t{128} << 10;
 
 Status Eager(const Communicator& comm, const void* send, void* recv,
              const Blocks& blocks, DType dtype) {
@@ -40,15 +46,24 @@ Status Run(const Communicator& comm, const void* send, void* recv,
   if (ByteCount(blocks.Largest(), dtype) <= direct::kEagerLimit) {
     return Eager(comm, send, recv, blocks, dtype);
   }
-  return direct::RunDirect(
-      comm, {send, Blocks::Even(count, 1), recv, blocks, dtype},
-      [&](const Peers& peers, const Blocks& in, const Blocks& out) {
-        const int64_t touched = out.Total() * (peers.size() + 1);
-        direct::MoveToAll(peers, dtype, in.Count(0), rank, in.Begin(0),
-                          out.Begin(rank),
-                          direct::WalkOf(peers, touched, dtype));
-        return OkStatus();
-      });
+  const auto push = [&](int except) {
+    return
+        [&, except](const Peers& peers, const Blocks& in, const Blocks& out) {
+          const int64_t touched = out.Total() * (peers.size() + 1);
+          direct::MoveToAll(peers, dtype, in.Count(0), rank, in.Begin(0),
+                            out.Begin(rank),
+                            direct::WalkOf(peers, touched, dtype), except);
+          return OkStatus();
+        };
+  };
+  const direct::Ends ends = {send, Blocks::Even(count, 1), recv, blocks, dtype};
+  // Each rank for itself: blocks may differ.
+  if (ByteCount(count, dtype) > kLoadedTwice) {
+    return direct::RunDirect(comm, ends, push(/*except=*/-1));
+  }
+  return direct::RunDirect(comm, ends, {.sent = 0, .received = rank},
+                           direct::WalkOf(op.sequence(), 0, dtype),
+                           push(/*except=*/rank));
 }
 
 }  // namespace

@@ -58,18 +58,18 @@ void ExchangeHalf(const Peers& peers, int rank, int peer, size_t mine,
   }
 }
 
+// All blocks but the own one.
 Status Exchange(const Peers& peers, int rank, DType dtype, const Blocks& in,
                 const Blocks& out) {
   const int p = peers.size();
   const kernels::Walk walk =
       direct::WalkOf(peers, (in.Total() + out.Total()) * p, dtype);
-  // Beginning with the own block, then the next rank's, or the other way round:
-  // at no time do all ranks read from the same one.
-  for (int k = 0; k < p; ++k) {
-    const int peer = (rank + (walk.backward ? p - 1 - k : k)) % p;
+  // Beginning with the next rank's, or the other way round: at no time do all
+  // ranks read from the same one.
+  for (int k = 1; k < p; ++k) {
+    const int peer = (rank + (walk.backward ? p - k : k)) % p;
     const int64_t count = out.Count(peer);
-    if (peer != rank &&
-        (direct::InPlace(peers, rank) || direct::InPlace(peers, peer))) {
+    if (direct::InPlace(peers, rank) || direct::InPlace(peers, peer)) {
       ExchangeHalf(peers, rank, peer, ByteCount(out.Begin(peer), dtype),
                    ByteCount(out.Begin(rank), dtype), ByteCount(count, dtype));
     } else {
@@ -109,10 +109,13 @@ Status AllToAllDirect(const Communicator& comm, const AllToAllArgs& args) {
   if (ByteCount(blocks.Total(), args.dtype) <= direct::kEagerLimit) {
     return Eager(comm, args);
   }
+  const int rank = comm.rank();
+  const int64_t touched = 2 * blocks.Total() * comm.size();
   return direct::RunDirect(
-      comm, {args.send, blocks, args.recv, blocks, args.dtype},
+      comm, {args.send, blocks, args.recv, blocks, args.dtype}, {rank, rank},
+      direct::WalkOf(op.sequence(), touched, args.dtype),
       [&](const Peers& peers, const Blocks& in, const Blocks& out) {
-        return Exchange(peers, comm.rank(), args.dtype, in, out);
+        return Exchange(peers, rank, args.dtype, in, out);
       });
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "collectives/direct/slices.h"
 #include "collectives/kernels/copy.h"
 
 namespace shardproof::direct {
@@ -108,6 +109,19 @@ Status RunStaged(const Communicator& comm, const Ends& ends,
     if (ends.recv != nullptr) recv.CopyOut(c, staged_recv, ends.recv);
   }
   return comm.Depart(peers);
+}
+
+void CopyOwnHalf(const Ends& ends, const OwnBlock& own, bool second,
+                 const kernels::Walk& walk) {
+  const int64_t count = ends.send_blocks.Count(own.sent);
+  const Chunk half =
+      Slice(count, ends.dtype, 2, second != walk.backward ? 1 : 0);
+  if (half.count == 0) return;
+  kernels::Copy(
+      At(ends.recv, ends.dtype,
+         ends.recv_blocks.Begin(own.received) + half.begin),
+      At(ends.send, ends.dtype, ends.send_blocks.Begin(own.sent) + half.begin),
+      ByteCount(half.count, ends.dtype), walk);
 }
 
 }  // namespace shardproof::direct

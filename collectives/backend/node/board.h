@@ -82,11 +82,25 @@ class NodeBoard {
   // whether every rank's offer can be addressed by all; where it cannot, the
   // pointers are null.
   Status Meet(const BoardOffer& offer, std::span<PeerBuffers> peers,
-              bool* all_shared);
+              bool* all_shared) {
+    BeginMeet(offer);
+    return EndMeet(peers, all_shared);
+  }
   // Fills peers[r].send with rank r's payload, valid until the next call.
   Status MeetEager(const void* data, size_t bytes,
                    std::span<PeerBuffers> peers);
-  Status Sync();
+  Status Sync() {
+    BeginSync();
+    return EndSync();
+  }
+
+  // Meet and Sync in two halves, writing the own line and waiting for those of
+  // the others. Between them a rank may do what needs no peer, but call nothing
+  // of this class: the round goes on.
+  void BeginMeet(const BoardOffer& offer);
+  Status EndMeet(std::span<PeerBuffers> peers, bool* all_shared);
+  void BeginSync();
+  Status EndSync();
 
   // Lets a test start just before the epoch wraps around. All ranks alike.
   void StartAt(uint32_t epoch) { epoch_ = epoch; }
@@ -149,8 +163,7 @@ inline std::byte* NodeBoard::Addressable(const AddressWindow& window,
   return reinterpret_cast<std::byte*>(window.base + at);
 }
 
-inline Status NodeBoard::Meet(const BoardOffer& offer,
-                              std::span<PeerBuffers> peers, bool* all_shared) {
+inline void NodeBoard::BeginMeet(const BoardOffer& offer) {
   const uint32_t epoch = ++epoch_;
   Line& mine = LineOf(rank_, epoch);
   const Card card{Publishable(offer.send, offer.send_bytes), offer.send_bytes,
@@ -158,6 +171,11 @@ inline Status NodeBoard::Meet(const BoardOffer& offer,
   std::memcpy(mine.payload, &card, sizeof(card));
   mine.kind = kMeet;
   mine.epoch.Publish(epoch, waiting_.spin);
+}
+
+inline Status NodeBoard::EndMeet(std::span<PeerBuffers> peers,
+                                 bool* all_shared) {
+  const uint32_t epoch = epoch_;
   *all_shared = true;
   for (int r = 0; r < size_; ++r) {
     Line& line = LineOf(r, epoch);
@@ -205,11 +223,15 @@ inline Status NodeBoard::MeetEager(const void* data, size_t bytes,
   return OkStatus();
 }
 
-inline Status NodeBoard::Sync() {
+inline void NodeBoard::BeginSync() {
   const uint32_t epoch = ++epoch_;
   Line& mine = LineOf(rank_, epoch);
   mine.kind = kSync;
   mine.epoch.Publish(epoch, waiting_.spin);
+}
+
+inline Status NodeBoard::EndSync() {
+  const uint32_t epoch = epoch_;
   for (int r = 0; r < size_; ++r) {
     if (!WaitFor(LineOf(r, epoch), epoch)) [[unlikely]] {
       return waiting_.abort->status();
