@@ -113,15 +113,15 @@ Status RunStaged(const Communicator& comm, const Ends& ends,
 
 void CopyOwnHalf(const Ends& ends, const OwnBlock& own, bool second,
                  const kernels::Walk& walk) {
-  const int64_t count = ends.send_blocks.Count(own.sent);
-  const Chunk half =
-      Slice(count, ends.dtype, 2, second != walk.backward ? 1 : 0);
-  if (half.count == 0) return;
+  const size_t bytes = ByteCount(ends.send_blocks.Count(own.sent), ends.dtype);
+  const size_t middle = bytes / 2 / kLineBytes * kLineBytes;
+  const size_t begin = second != walk.backward ? middle : 0;
+  const size_t end = second != walk.backward ? bytes : middle;
+  if (begin == end) return;
   kernels::Copy(
-      At(ends.recv, ends.dtype,
-         ends.recv_blocks.Begin(own.received) + half.begin),
-      At(ends.send, ends.dtype, ends.send_blocks.Begin(own.sent) + half.begin),
-      ByteCount(half.count, ends.dtype), walk);
+      At(ends.recv, ends.dtype, ends.recv_blocks.Begin(own.received)) + begin,
+      At(ends.send, ends.dtype, ends.send_blocks.Begin(own.sent)) + begin,
+      end - begin, walk);
 }
 
 }  // namespace shardproof::direct

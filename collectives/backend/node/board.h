@@ -24,6 +24,7 @@
 #ifndef SHARDPROOF_COLLECTIVES_BACKEND_NODE_BOARD_H_
 #define SHARDPROOF_COLLECTIVES_BACKEND_NODE_BOARD_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -114,12 +115,18 @@ class NodeBoard {
   static constexpr uint64_t kNull = ~uint64_t{0};
   static constexpr uint64_t kNotShared = kNull - 1;
 
-  // Two lines of the cache: the adjacent-line prefetcher moves pairs.
+  // Two lines of the cache: the adjacent-line prefetcher moves pairs. Whoever
+  // publishes looks whether anybody sleeps, and on the line that its peers have
+  // just read that look would fetch the line first to read it, and the store
+  // once more to own it: 30 ns of the 180 of a round (two cores with AVX-512).
   struct alignas(128) Line {
-    Signal epoch;
+    std::atomic<uint32_t> epoch;
     uint32_t kind;
     uint32_t bytes;
     std::byte payload[kInlineBytes];
+    alignas(64) std::atomic<uint32_t> sleepers;
+
+    SignalRef signal() { return {epoch, sleepers}; }
   };
   static_assert(sizeof(Line) == 128);
 
@@ -130,7 +137,7 @@ class NodeBoard {
     return slots_ + (2 * rank + (epoch & 1)) * kEagerBytes;
   }
   bool WaitFor(Line& line, uint32_t epoch) const {
-    return WaitUntil(line.epoch, waiting_,
+    return WaitUntil(line.signal(), waiting_,
                      [epoch](uint32_t value) { return value == epoch; });
   }
   uint64_t Publishable(const void* data, size_t bytes) const;
@@ -143,6 +150,7 @@ class NodeBoard {
   int rank_;
   int size_;
   uint32_t epoch_ = 0;
+  Card card_{};  // Of the last meeting: the own line may be in another's cache.
   Waiting waiting_;
   std::vector<AddressWindow> windows_;
 };
@@ -166,11 +174,11 @@ inline std::byte* NodeBoard::Addressable(const AddressWindow& window,
 inline void NodeBoard::BeginMeet(const BoardOffer& offer) {
   const uint32_t epoch = ++epoch_;
   Line& mine = LineOf(rank_, epoch);
-  const Card card{Publishable(offer.send, offer.send_bytes), offer.send_bytes,
-                  Publishable(offer.recv, offer.recv_bytes), offer.recv_bytes};
-  std::memcpy(mine.payload, &card, sizeof(card));
+  card_ = {Publishable(offer.send, offer.send_bytes), offer.send_bytes,
+           Publishable(offer.recv, offer.recv_bytes), offer.recv_bytes};
+  std::memcpy(mine.payload, &card_, sizeof(card_));
   mine.kind = kMeet;
-  mine.epoch.Publish(epoch, waiting_.spin);
+  mine.signal().Publish(epoch, waiting_.spin);
 }
 
 inline Status NodeBoard::EndMeet(std::span<PeerBuffers> peers,
@@ -178,13 +186,15 @@ inline Status NodeBoard::EndMeet(std::span<PeerBuffers> peers,
   const uint32_t epoch = epoch_;
   *all_shared = true;
   for (int r = 0; r < size_; ++r) {
-    Line& line = LineOf(r, epoch);
-    if (!WaitFor(line, epoch)) [[unlikely]]
-      return waiting_.abort->status();
-    if (line.kind != kMeet) [[unlikely]]
-      return Disagreement(r, kMeet);
-    Card theirs;
-    std::memcpy(&theirs, line.payload, sizeof(theirs));
+    Card theirs = card_;
+    if (r != rank_) {
+      Line& line = LineOf(r, epoch);
+      if (!WaitFor(line, epoch)) [[unlikely]]
+        return waiting_.abort->status();
+      if (line.kind != kMeet) [[unlikely]]
+        return Disagreement(r, kMeet);
+      std::memcpy(&theirs, line.payload, sizeof(theirs));
+    }
     peers[r] = {.send = Addressable(windows_[r], theirs.send_at, all_shared),
                 .recv = Addressable(windows_[r], theirs.recv_at, all_shared),
                 .send_bytes = theirs.send_bytes,
@@ -207,9 +217,17 @@ inline Status NodeBoard::MeetEager(const void* data, size_t bytes,
   }
   mine.kind = kEager;
   mine.bytes = static_cast<uint32_t>(bytes);
-  mine.epoch.Publish(epoch, waiting_.spin);
+  mine.signal().Publish(epoch, waiting_.spin);
   for (int r = 0; r < size_; ++r) {
     Line& line = LineOf(r, epoch);
+    if (r == rank_) {
+      peers[r] = {
+          .send = bytes <= kInlineBytes ? line.payload : SlotOf(r, epoch),
+          .recv = nullptr,
+          .send_bytes = bytes,
+          .recv_bytes = 0};
+      continue;
+    }
     if (!WaitFor(line, epoch)) [[unlikely]]
       return waiting_.abort->status();
     if (line.kind != kEager) [[unlikely]]
@@ -227,13 +245,13 @@ inline void NodeBoard::BeginSync() {
   const uint32_t epoch = ++epoch_;
   Line& mine = LineOf(rank_, epoch);
   mine.kind = kSync;
-  mine.epoch.Publish(epoch, waiting_.spin);
+  mine.signal().Publish(epoch, waiting_.spin);
 }
 
 inline Status NodeBoard::EndSync() {
   const uint32_t epoch = epoch_;
   for (int r = 0; r < size_; ++r) {
-    if (!WaitFor(LineOf(r, epoch), epoch)) [[unlikely]] {
+    if (r != rank_ && !WaitFor(LineOf(r, epoch), epoch)) [[unlikely]] {
       return waiting_.abort->status();
     }
   }

@@ -47,11 +47,11 @@ bool YieldToOthers() {
   return std::chrono::steady_clock::now() - start > kLongYield;
 }
 
-void Signal::WakeAll() {
+void SignalRef::WakeAll() const {
   syscall(SYS_futex, &value, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
-void Signal::Sleep(uint32_t seen, int64_t timeout_us) {
+void SignalRef::Sleep(uint32_t seen, int64_t timeout_us) const {
   const timespec timeout{.tv_sec = timeout_us / 1'000'000,
                          .tv_nsec = timeout_us % 1'000'000 * 1000};
   sleepers.fetch_add(1, std::memory_order_seq_cst);
@@ -60,7 +60,7 @@ void Signal::Sleep(uint32_t seen, int64_t timeout_us) {
   sleepers.fetch_sub(1, std::memory_order_relaxed);
 }
 
-bool Patience::Pause(Signal& signal, uint32_t seen) {
+bool Patience::Pause(const SignalRef& signal, uint32_t seen) {
   const int look = looks_++;
   if (how_.spin && look < kPauses) {
     CpuRelax();

@@ -38,10 +38,11 @@ struct Waiting {
   bool spin = true;  // Every rank of the node has a core to itself.
 };
 
-// A word to wait on. One rank writes it at a time; any number wait.
-struct Signal {
-  std::atomic<uint32_t> value{0};
-  std::atomic<uint32_t> sleepers{0};
+// A word to wait on, and how many sleep on it. One rank writes the value at a
+// time; any number wait. A view of words that may lie anywhere.
+struct SignalRef {
+  std::atomic<uint32_t>& value;
+  std::atomic<uint32_t>& sleepers;
 
   // Stores `next` with what was written before it, and wakes who sleeps.
   //
@@ -49,7 +50,7 @@ struct Signal {
   // rank that falls asleep in these few nanoseconds is not woken. It sleeps
   // with a timeout, so it loses a millisecond and nothing else. Where sleeping
   // is common (!spin) the fence is worth its 10 ns.
-  void Publish(uint32_t next, bool spin) {
+  void Publish(uint32_t next, bool spin) const {
     if (spin) [[likely]] {
       value.store(next, std::memory_order_release);
       if (sleepers.load(std::memory_order_relaxed) != 0) [[unlikely]]
@@ -59,11 +60,22 @@ struct Signal {
       if (sleepers.load(std::memory_order_seq_cst) != 0) WakeAll();
     }
   }
-  void WakeAll();
+  void WakeAll() const;
   // Sleeps until woken, `value` differs from `seen`, or a timeout.
-  void Sleep(uint32_t seen, int64_t timeout_us);
+  void Sleep(uint32_t seen, int64_t timeout_us) const;
 };
-static_assert(sizeof(Signal) == 8);
+
+// Both words side by side, where every nanosecond does not count.
+struct Signal {
+  std::atomic<uint32_t> value{0};
+  std::atomic<uint32_t> sleepers{0};
+
+  // NOLINTNEXTLINE(google-explicit-constructor): the same thing, seen.
+  operator SignalRef() { return {value, sleepers}; }
+  void Publish(uint32_t next, bool spin) {
+    SignalRef(*this).Publish(next, spin);
+  }
+};
 
 // One wait that has outlasted the first look. Call Pause between looks.
 class Patience {
@@ -71,7 +83,7 @@ class Patience {
   explicit Patience(const Waiting& how) : how_(how) {}
   // Passes some time; `seen` is the value that was not the one hoped for. False
   // when the abort flag is up.
-  bool Pause(Signal& signal, uint32_t seen);
+  bool Pause(const SignalRef& signal, uint32_t seen);
 
  private:
   const Waiting& how_;
@@ -81,7 +93,8 @@ class Patience {
 // Returns once done(value) is true, with what its writer stored before visible;
 // false when the abort flag was raised first.
 template <class Done>
-[[gnu::noinline]] bool WaitLong(Signal& signal, const Waiting& how, Done done) {
+[[gnu::noinline]] bool WaitLong(SignalRef signal, const Waiting& how,
+                                Done done) {
   // 1 to 2 us of bare looking: between two cores most waits end here, and one
   // pause instruction takes 50 ns on current Intel cores.
   if (how.spin) {
@@ -98,7 +111,7 @@ template <class Done>
 }
 
 template <class Done>
-inline bool WaitUntil(Signal& signal, const Waiting& how, Done done) {
+inline bool WaitUntil(SignalRef signal, const Waiting& how, Done done) {
   if (done(signal.value.load(std::memory_order_acquire))) return true;
   return WaitLong(signal, how, done);
 }
