@@ -18,8 +18,8 @@ namespace {
 
 using direct::ByteCount;
 
-// Up to this block's size, loading it for each of the two copies costs less than
-// waiting for a flag.
+// Up to this size of a block, loading it once more costs less than waiting for a
+// flag.
 constexpr size_t kLoadedTwice = size_t{128} << 10;
 
 Status Eager(const Communicator& comm, const void* send, void* recv,
