@@ -51,9 +51,7 @@ StatusOr<std::vector<Job>> JobsOf(const Options& options,
     SP_ASSIGN_OR_RETURN(const std::vector<Job> more,
                         ChooseSizedJobs(one, Purpose::kBench, sizes, n));
     for (const Job& job : more) {
-      const bool sized = std::ranges::any_of(
-          job.info->axes, [](const AxisInfo& a) { return a.name == "count"; });
-      if (sized) jobs.push_back(job);
+      if (IsSized(job)) jobs.push_back(job);
     }
   }
   if (!jobs.empty()) return jobs;

@@ -109,6 +109,12 @@ StatusOr<std::optional<Job>> AtCount(Job job, Purpose purpose, int64_t count) {
 
 }  // namespace
 
+bool IsSized(const Job& job) {
+  return std::ranges::any_of(job.info->axes, [](const AxisInfo& axis) {
+    return axis.name == "count";
+  });
+}
+
 std::string Near(const std::string& text, std::vector<std::string> names) {
   const auto distance = [&](const std::string& name) {
     return std::min(EditDistance(text, name),
@@ -192,12 +198,9 @@ StatusOr<std::vector<Job>> ChooseSizedJobs(const Options& options,
   for (const int64_t bytes : sizes) {
     for (size_t i = 0; i < probes.size(); ++i) {
       const Job& job = probes[i];
-      const bool sized = std::ranges::any_of(
-          job.info->axes,
-          [](const AxisInfo& axis) { return axis.name == "count"; });
-      const int64_t count = sized ? CountOf(job, bytes) : 0;
+      const int64_t count = IsSized(job) ? CountOf(job, bytes) : 0;
       if (std::exchange(last[i], count) == count) continue;
-      if (!sized) {
+      if (!IsSized(job)) {
         jobs.push_back(job);
         continue;
       }

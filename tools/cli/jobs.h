@@ -18,6 +18,9 @@ struct Job {
   Instance instance;
 };
 
+// Whether the case of `job` has the axis "count", by which sizes are set.
+bool IsSized(const Job& job);
+
 // The three of `names` nearest to `text`, by whole name or last part, as a
 // list with commas.
 std::string Near(const std::string& text, std::vector<std::string> names);
