@@ -73,7 +73,8 @@ struct Signal {
   // NOLINTNEXTLINE(google-explicit-constructor): the same thing, seen.
   operator SignalRef() { return {value, sleepers}; }
   void Publish(uint32_t next, bool spin) {
-    SignalRef(*this).Publish(next, spin);
+    const SignalRef words = *this;
+    words.Publish(next, spin);
   }
 };
 
