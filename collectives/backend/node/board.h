@@ -87,7 +87,8 @@ class NodeBoard {
     BeginMeet(offer);
     return EndMeet(peers, all_shared);
   }
-  // Fills peers[r].send with rank r's payload, valid until the next call.
+  // Fills peers[r].send with rank r's payload, valid until the next call and
+  // aligned for any type.
   Status MeetEager(const void* data, size_t bytes,
                    std::span<PeerBuffers> peers);
   Status Sync() {
@@ -123,7 +124,7 @@ class NodeBoard {
     std::atomic<uint32_t> epoch;
     uint32_t kind;
     uint32_t bytes;
-    std::byte payload[kInlineBytes];
+    alignas(16) std::byte payload[kInlineBytes];  // For any type.
     alignas(64) std::atomic<uint32_t> sleepers;
 
     SignalRef signal() { return {epoch, sleepers}; }

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <limits>
@@ -131,6 +133,9 @@ TEST_P(Board, EagerPayloadsOfChangingSizesArriveWhole) {
       Dawdle(me, round);
       for (int r = 0; r < ranks; ++r) {
         ASSERT_EQ(peers[r].send_bytes, size_of(r, round));
+        ASSERT_EQ(reinterpret_cast<uintptr_t>(peers[r].send) %
+                      alignof(std::max_align_t),
+                  0U);
         ASSERT_TRUE(
             std::all_of(peers[r].send, peers[r].send + peers[r].send_bytes,
                         [&](std::byte b) { return b == byte_of(r, round); }))
