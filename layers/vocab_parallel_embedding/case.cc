@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -143,22 +144,44 @@ Tensor ColumnsOf(ConstTensorView matrix, const Rows& columns) {
   return out;
 }
 
+// The rows of the table that `tokens` (none: all) look up, one for each. Of a
+// large table they are few, and the others are not made.
+Tensor RowsLookedUp(const P& p, const Inputs& in, std::span<const int64_t> ids,
+                    const Rows& tokens) {
+  const int64_t n =
+      tokens.empty() ? p.tokens : static_cast<int64_t>(tokens.size());
+  Tensor rows(p.dtype, {n, p.hidden});
+  std::vector<double> row(static_cast<size_t>(p.hidden));
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t token = tokens.empty() ? i : tokens[static_cast<size_t>(i)];
+    in.Read("table", 0, ids[static_cast<size_t>(token)] * p.hidden, row);
+    FromDouble(p.dtype, row.data(), p.hidden,
+               At(rows.raw(), p.dtype, i * p.hidden));
+  }
+  return rows;
+}
+
 StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
                                 const Inputs& in, const Sample& sample) {
   Arithmetic local = summed;
   local.partials = 1;
-  const ConstTensorView table = in.Global("table"), dy = in.Global("dy");
+  const ConstTensorView dy = in.Global("dy");
   const std::span<const int64_t> ids(in.Global("ids").as<int64_t>(),
                                      static_cast<size_t>(p.tokens));
   const Rows sampled = RowsOf(sample, "dtable");
+  const int64_t padded = CutOf(p).padded;
   DenseOutputs out;
-  out["y"] = EmbeddingForward(table, ids, RowsOf(sample, "y")).values;
   if (!p.tied) {
+    const Tensor rows = RowsLookedUp(p, in, ids, RowsOf(sample, "y"));
+    std::vector<int64_t> in_order(static_cast<size_t>(rows.shape()[0]));
+    std::iota(in_order.begin(), in_order.end(), 0);
+    out["y"] = EmbeddingForward(rows.view(), in_order).values;
     const Tensor dy_columns = ColumnsOf(dy, sampled);
-    out["dtable"] =
-        EmbeddingGrad(ids, dy_columns.view(), table.shape[0], local).values;
+    out["dtable"] = EmbeddingGrad(ids, dy_columns.view(), padded, local).values;
     return out;
   }
+  const ConstTensorView table = in.Global("table");
+  out["y"] = EmbeddingForward(table, ids, RowsOf(sample, "y")).values;
   const ConstTensorView x = in.Global("x"), dlogits = in.Global("dlogits");
   Matrix projection = LinearWeightGrad(dlogits, x, local, sampled);
   for (size_t k = 0; k < projection.rows.size(); ++k) {
@@ -168,8 +191,7 @@ StatusOr<DenseOutputs> Expected(const P& p, const Arithmetic& summed,
     }
   }
   out["dtable"] =
-      EmbeddingGrad(ids, dy, table.shape[0], local, sampled, &projection)
-          .values;
+      EmbeddingGrad(ids, dy, padded, local, sampled, &projection).values;
   out["logits"] =
       LinearForward({x, table}, local, RowsOf(sample, "logits")).values;
   out["dx"] =

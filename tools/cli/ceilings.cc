@@ -12,17 +12,22 @@
 namespace shardproof {
 namespace {
 
-constexpr double kLeastCopy = 64 << 10, kMostCopy = 256 << 20;
+constexpr double kLeastCopy = 64 << 10;
+// On each rank, and on all together: memory that is touched for the first time
+// takes longer than what is then copied.
+constexpr size_t kMostCopy = 256 << 20, kMostCopies = 512 << 20;
 // A product large enough to run at the full rate, and small enough to be
 // repeated.
 constexpr int64_t kProduct = 1024;
 constexpr double kSeconds = 0.1;
 
-size_t CopyBytes(const Floor& floor) {
+size_t CopyBytes(const Floor& floor, int ranks) {
   // Of bytes read and written, half are what was copied.
   const double copied = floor.copy_bytes / 2 + floor.wire_bytes;
-  return std::bit_ceil(
-      static_cast<size_t>(std::clamp(copied, kLeastCopy, kMostCopy)));
+  const size_t most = std::min(
+      kMostCopy, kMostCopies / std::bit_ceil(static_cast<size_t>(ranks)));
+  return std::bit_ceil(static_cast<size_t>(
+      std::clamp(copied, kLeastCopy, static_cast<double>(most))));
 }
 
 StatusOr<double> MeasureFlops(const Communicator& comm, DType dtype) {
@@ -51,7 +56,7 @@ StatusOr<double> MeasureFlops(const Communicator& comm, DType dtype) {
 std::optional<MachineRates> Ceilings::Of(const Job& job) {
   const int ranks = job.instance.ranks;
   const Floor floor = job.info->floor(job.instance);
-  const auto bytes = CopyBytes(floor);
+  const auto bytes = CopyBytes(floor, ranks);
   const auto [moving, first] = moving_.try_emplace({ranks, bytes});
   if (first) {
     MachineRates rates;

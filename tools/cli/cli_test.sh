@@ -143,6 +143,22 @@ expect 'missing key' 2 'missing.json.*(num_|intermediate_|vocab_)' \
 expect 'layout does not fit' 2 'tp|heads' "$shardproof" bench \
   --model llama-3.1-8b --tp 7
 
+# --- The main job -------------------------------------------------------------
+# What verify has passed is looked at twice more: 341 of 512 rows of 2 outputs,
+# before the clock starts and after it.
+expect 'main job' 0 ' passed$' "$shardproof" run --model gpt2 --sequence 512 \
+  --ranks 2 --filter '^layers/dropout$' --axis layout=replicated --no-history \
+  --json main.json
+if ! python3 - main.json <<'END'; then
+import json, sys
+records = json.load(open(sys.argv[1]))['records']
+timed = [r for r in records if 'time_us' in r]
+assert len(records) > 1 and len(timed) == 1, (len(records), len(timed))
+assert timed[0]['error']['compared'] == 2 * 341 * 768 * 2, timed[0]['error']
+END
+  fail 'main job: what was verified is verified again'
+fi
+
 # --- Results ------------------------------------------------------------------
 expect verify 0 'passed' "$shardproof" verify "${tiny[@]}" --json good.json
 valid_json verify good.json

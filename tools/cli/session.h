@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -49,6 +50,9 @@ class Session {
     // Unset: 0.
     std::function<double(const Job&)> needs = nullptr;
     bool measure = false;
+    // What has passed in the phases before, on whatever instances of its case,
+    // counts as passed before (RunOptions).
+    bool trust = false;
     bool keep = true;  // The records go into the result file.
     MeasureOptions timing = {};
     // All jobs are gone through so many times, and a job's record is made of
@@ -126,6 +130,9 @@ class Session {
   // to do with what they come to.
   std::vector<std::vector<Record>> blocks_;
   std::function<void(size_t job, const Record&)> take_;
+  // Of the variants (and ranks) that have run and were not refused: whether all
+  // instances passed. The same on all processes that hold those ranks.
+  std::map<std::string, bool> passed_;
   std::vector<std::string> left_out_;
   nlohmann::ordered_json sections_ = nlohmann::ordered_json::object();
   ExitCode exit_code_ = kExitPass;

@@ -238,8 +238,9 @@ Status InstanceRun::PowerOf(const Execution& execution,
   if (elements < kPowerMinElements || known.contains(shapes)) return OkStatus();
   // Dropping ranks evaluates the reference once more for each of them, and is
   // asked of one shape of each kind.
-  const bool drop =
-      (!info_.dense || info_.flops(instance_) < 1e8) && !known.contains(kind);
+  const bool drop = (!info_.dense || info_.flops(instance_) < 1e8) &&
+                    static_cast<double>(population_) <= kLargeWork &&
+                    !known.contains(kind);
   if (!known.contains(key_drop) && (drop || !known.contains(key))) {
     SP_RETURN_IF_ERROR(CheckMyPart(execution, drop));
   }
@@ -308,6 +309,8 @@ void InstanceRun::PrepareAhead() const {
 }
 
 StatusOr<bool> InstanceRun::MeasureAndVerify() {
+  // What is checked afterwards is not what was there before.
+  if (!InPlace()) buffers_->PoisonOutputs();
   auto timing = Measure(work_, buffers_->stream(), operation_, options_.timing);
   if (!timing.ok() && !comm_.health().ok()) return timing.status();
   Execution& last = executions_.back();

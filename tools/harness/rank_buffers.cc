@@ -146,12 +146,16 @@ TensorView RankBuffers::out(std::string_view tensor) const {
   return Find(tensor, TensorRole::kOutput);
 }
 
-void RankBuffers::Fill(const GeneratedInputs& inputs) {
+void RankBuffers::PoisonOutputs() {
   for (size_t i = 0; i < tensors_.size(); ++i) {
     if (tensors_[i].role == TensorRole::kOutput) {
       Poison(tensors_[i].dtype, views_[i].data, views_[i].num_elements());
     }
   }
+}
+
+void RankBuffers::Fill(const GeneratedInputs& inputs) {
+  PoisonOutputs();
   input_hashes_.assign(tensors_.size(), 0);
   for (size_t i = 0; i < tensors_.size(); ++i) {
     if (tensors_[i].role == TensorRole::kOutput) continue;

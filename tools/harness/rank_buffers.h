@@ -49,6 +49,7 @@ class RankBuffers final : public RankContext {
   // The same by position in `tensors`.
   const TensorView& view(size_t i) const { return views_[i]; }
 
+  void PoisonOutputs();
   // Poisons the outputs, then fills the inputs, then notes what they are.
   void Fill(const GeneratedInputs& inputs);
   // kDataLoss naming the guard band that was written.

@@ -27,9 +27,9 @@ struct RunOptions {
   int repeats = 3;  // Verified executions per tier, each with fresh inputs.
   bool measure = false;  // Time after verifying; only a passed case is timed.
   MeasureOptions timing = {};
-  // This variant of this instance has passed already in this process, and is
-  // measured again: once is enough before the clock starts, and afterwards only
-  // what the timed executions left is checked.
+  // This variant has passed already in this process, on this instance or on
+  // those of its case: once is enough before the clock starts, and afterwards
+  // only what the timed executions left is checked.
   bool passed_before = false;
   // Buffers that peers cannot address: the staged paths.
   bool ordinary_memory = false;

@@ -7,7 +7,9 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <thread>
+#include <utility>
 
 #include "tools/harness/testing/toy_case.h"
 
@@ -253,6 +255,26 @@ TEST(Runner, FindsWhatIsWrongOnlyWhileItIsTimed) {
     const Record r = RunSpoiled(tired, {.ranks = 2}, options);
     EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
   }
+}
+
+// What came of the same inputs before is in the outputs, and is right.
+TEST(Runner, FindsWhatDoesNothingWhileItIsTimed) {
+  Variant<Toy> once = ToyVariant("v");
+  once.bind = [](const Toy& toy, RankContext& c) -> StatusOr<Operation> {
+    auto last = std::make_shared<float>(0);
+    return Operation([=, &c]() -> Status {
+      const float x = c.in("x").as<float>()[0];
+      return std::exchange(*last, x) == x ? OkStatus()
+                                          : testing::ToySum(toy, c);
+    });
+  };
+  RunOptions options;
+  options.measure = true;
+  options.timing = {.fixed_iterations = 5, .fixed_warmup = 5};
+  options.passed_before = true;
+  const Record r = RunToy(Only(once), "v", {.ranks = 2}, options);
+  EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
+  EXPECT_TRUE(Contains(r.reason, "still poison")) << r.reason;
 }
 
 TEST(Runner, MeasuresWhatIsRight) {
