@@ -83,7 +83,7 @@ std::string DrawText(const Schedule& schedule, const Simulation& simulation,
       const TimeSpan& time = simulation.times[static_cast<size_t>(rank)][i];
       Box box = {column(time.start), column(time.end),
                  schedule.Text(actions[i])};
-      if (schedule.IsPair(rank, i)) box.text += "&";
+      if (schedule.IsPair(rank, i)) box.text += '&';
       if (IsDrawnTogether(schedule, simulation, rank, i)) {
         box.text += schedule.Text(actions[++i]);
       }

@@ -134,8 +134,8 @@ StatusOr<std::string> ToCsv(const Schedule& schedule) {
       }
     }
     // An empty cell: a blank line at the end would be no row.
-    if (actions.empty()) out += ",";
-    out += "\n";
+    if (actions.empty()) out += ',';
+    out += '\n';
   }
   return out;
 }

@@ -26,7 +26,7 @@ double Rms(const V& x) {
 
 // Deviations of `f` from its value in `probes` probes.
 template <class F>
-V DeviationsOf(int probes, F f) {
+V DeviationsOf(int probes, const F& f) {
   const double exact = f().value;
   V out;
   for (int k = 0; k < probes; ++k) {

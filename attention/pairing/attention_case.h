@@ -23,6 +23,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "attention/sharded/sharded_attention.h"
@@ -113,7 +114,7 @@ AttentionBackwardArgs BackwardArgsOf(const RankContext& context);
 // Forward and backward of a scheme, as one operation.
 template <class Scheme>
 Operation BothPasses(std::shared_ptr<Scheme> scheme, RankContext& context) {
-  return [scheme, &context]() -> Status {
+  return [scheme = std::move(scheme), &context]() -> Status {
     SP_RETURN_IF_ERROR(
         scheme->Forward(ForwardArgsOf(context), context.stream()));
     return scheme->Backward(BackwardArgsOf(context), context.stream());

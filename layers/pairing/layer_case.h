@@ -70,8 +70,8 @@ Variant<P> OverCollective(const CollectiveFamily& family, unsigned needs,
 // One variant per family.
 template <class P>
 std::vector<Variant<P>> OverCollectives(
-    std::type_identity_t<LayerBind<P>> bind,
-    std::type_identity_t<LayerCost<P>> cost) {
+    const std::type_identity_t<LayerBind<P>>& bind,
+    const std::type_identity_t<LayerCost<P>>& cost) {
   return {OverCollective<P>(kAutoCollectives, kAnywhere,
                             "sends by what is fastest here for the size", bind,
                             cost),

@@ -23,8 +23,8 @@ Sharding ByBlock(const std::string& name,
 }
 
 // The group in which a sum of `count` elements over `group` takes place.
-const Communicator& GroupOf(const Communicator& group, int64_t count,
-                            const Misdirection& misdirection) {
+Communicator GroupOf(const Communicator& group, int64_t count,
+                     const Misdirection& misdirection) {
   const bool meant = misdirection.count == 0 || misdirection.count == count;
   return meant && misdirection.instead.valid() ? misdirection.instead : group;
 }

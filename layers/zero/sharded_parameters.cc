@@ -62,10 +62,10 @@ Status AgreeOnBoth(const ZeroGroups& groups, const Status& mine) {
 }
 
 Status AgreeOnSharding(const ZeroGroups& groups, std::string_view text) {
-  Status same = AgreeOnLayer(groups.shard, std::string(text));
+  Status same = AgreeOnLayer(groups.shard, text);
   if (!groups.replica.valid()) return same;
   SP_RETURN_IF_ERROR(AgreeOnStatus(groups.replica, same));
-  same = AgreeOnLayer(groups.replica, std::string(text));
+  same = AgreeOnLayer(groups.replica, text);
   // Copies are alike: all ranks go on, or none.
   if (same.ok()) {
     same = AgreeOnLayer(

@@ -1,7 +1,7 @@
 """Runs clang-tidy on our .cc files: lint.py [FILE...]. Exits with 1 if it finds anything.
 
 Reads compile_commands.json (compile_commands.py writes it). Warnings in our headers are found through the files that
-include them.
+include them. clang-tidy is what clang_tidy.txt names, installed from PyPI the first time, or what $CLANG_TIDY names.
 
 A file that was clean is not looked at again until it, one of our headers that it includes, its compile command or
 .clang-tidy changes. What was clean is remembered for 30 days in ~/.cache/shardproof/lint ($XDG_CACHE_HOME), outside of
@@ -27,7 +27,9 @@ import tempfile
 import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
-CACHE = os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'shardproof', 'lint')
+KEPT = os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'shardproof')
+CACHE = os.path.join(KEPT, 'lint')
+REQUIREMENT = 'tools/ci/clang_tidy.txt'
 CACHE_SECONDS = 30 * 24 * 3600
 # One instruction set of Highway is enough: the source of the others is the same.
 EXTRA = ('-DHWY_COMPILE_ONLY_STATIC',)
@@ -120,9 +122,34 @@ def join(commands):
   return [group['commands'] for group in sorted(groups, key=lambda group: -group['lines'])]
 
 
+@functools.lru_cache(None)
+def program():
+  given = os.environ.get('CLANG_TIDY')
+  if given:
+    return given
+  folder = os.path.join(KEPT, 'clang-tidy-' + hashlib.sha256(read(REQUIREMENT).encode()).hexdigest()[:16])
+  if not os.path.exists(folder):
+    with tempfile.TemporaryDirectory(dir=KEPT) as fresh:
+      pip = subprocess.run([sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check', 'install', '--no-deps',
+                            '--require-hashes', '--only-binary', ':all:', '--root-user-action', 'ignore', '--target',
+                            os.path.join(fresh, 'new'), '-r', os.path.join(ROOT, REQUIREMENT)], check=False)
+      if pip.returncode:
+        sys.exit(f'lint.py: {REQUIREMENT} cannot be installed from PyPI; CLANG_TIDY=/path/of/clang-tidy takes another')
+      os.rename(os.path.join(fresh, 'new'), folder)
+  return os.path.join(folder, 'clang_tidy', 'data', 'bin', 'clang-tidy')
+
+
+@functools.lru_cache(None)
+def headers_of_gcc():
+  """For omp.h, which this clang-tidy comes without; after its own headers."""
+  folder = subprocess.run(['gcc', '-print-file-name=include'], check=True, stdout=subprocess.PIPE, text=True).stdout
+  return '-idirafter', folder.strip()
+
+
 def clang_tidy(path, command):
-  return subprocess.run(['clang-tidy', '--quiet', '--config-file=.clang-tidy', path, '--', *flags(command)], cwd=ROOT,
-                        check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  arguments = ['--quiet', '--config-file=.clang-tidy', path, '--', *flags(command), *headers_of_gcc()]
+  return subprocess.run([program(), *arguments], cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                        text=True)
 
 
 def lint(commands, marks):
@@ -164,9 +191,11 @@ def main(chosen):
   commands = [command for command in commands if not chosen or command['file'] in chosen]
   os.makedirs(CACHE, exist_ok=True)
   drop_old()
-  settings = read('.clang-tidy')
+  settings = read('.clang-tidy') + read(REQUIREMENT)
   marks = {command['file']: os.path.join(CACHE, fingerprint(command, settings)) for command in commands}
   to_do = [command for command in commands if not os.path.exists(marks[command['file']])]
+  if to_do:
+    program()
   with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
     found = sum(pool.map(lambda group: lint(group, marks), join(to_do)))
   print(f'clang-tidy: {len(commands)} files, {len(to_do)} of them looked at now, {found} with findings')

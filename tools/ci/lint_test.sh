@@ -4,13 +4,13 @@
 set -u
 
 export XDG_CACHE_HOME=$TEST_TMPDIR/cache
-export PATH=$TEST_TMPDIR/bin:$PATH
+export CLANG_TIDY=$TEST_TMPDIR/clang-tidy
 export LOOKED_AT=$TEST_TMPDIR/looked_at
 tree=$TEST_TMPDIR/tree
-mkdir -p "$TEST_TMPDIR/bin" "$tree/tools/ci" "$tree/a"
+mkdir -p "$tree/tools/ci" "$tree/a"
 cp "$1" "$tree/tools/ci/lint.py"
 
-cat >"$TEST_TMPDIR/bin/clang-tidy" <<'END'
+cat >"$CLANG_TIDY" <<'END'
 #!/bin/bash
 for file; do [[ $file == *.cc ]] && break; done
 headers=$(sed -n 's/^#include "\(.*\)"$/\1/p' "$file")
@@ -19,7 +19,7 @@ echo "$(grep -c '^// file' "$file") $file" >>"$LOOKED_AT"
 # shellcheck disable=SC2086
 ! grep -H FINDING "$file" $headers
 END
-chmod +x "$TEST_TMPDIR/bin/clang-tidy"
+chmod +x "$CLANG_TIDY"
 
 # flags, files. Bazel's folder is another in each checkout.
 commands() {
@@ -83,11 +83,16 @@ sed -i '/FINDING/d' "$tree/a/shared.h"
 
 echo 'Checks: others' >"$tree/.clang-tidy"
 expect "other checks" 0 "clang-tidy: 3 files, 3 of them looked at now, 0 with findings" "2 1"
+echo 'clang-tidy==0' >"$tree/tools/ci/clang_tidy.txt"
+expect "another clang-tidy" 0 "clang-tidy: 3 files, 3 of them looked at now, 0 with findings" "2 1"
 all '"-DOTHER",'
 expect "other flags" 0 "clang-tidy: 3 files, 3 of them looked at now, 0 with findings" "2 1"
 find "$XDG_CACHE_HOME" -type f -exec touch -d '31 days ago' {} +
 expect "a month later" 0 "clang-tidy: 3 files, 3 of them looked at now, 0 with findings" "2 1"
 all '"-DBROKEN",'
 expect "clang-tidy fails" 1 "clang-tidy: 3 files, 3 of them looked at now, 3 with findings" "2 1 1 1"
+unset CLANG_TIDY
+export PIP_NO_INDEX=1
+expect "no PyPI" 1 "lint.py: tools/ci/clang_tidy.txt cannot be installed from PyPI; CLANG_TIDY=/path/of/clang-tidy takes another" ""
 
 ((wrong == 0))

@@ -17,14 +17,14 @@ static_assert(sizeof(MPI_Request) <= sizeof(void*));
 
 void* Pack(MPI_Request request) {
   void* state = nullptr;
-  // NOLINTNEXTLINE(bugprone-sizeof-expression): a pointer or an int is meant.
+  // NOLINTNEXTLINE(bugprone-*): a pointer or an int is meant.
   std::memcpy(&state, &request, sizeof(request));
   return state;
 }
 
 MPI_Request Unpack(void* state) {
   MPI_Request request;
-  // NOLINTNEXTLINE(bugprone-sizeof-expression): a pointer or an int is meant.
+  // NOLINTNEXTLINE(bugprone-*): a pointer or an int is meant.
   std::memcpy(&request, &state, sizeof(request));
   return request;
 }

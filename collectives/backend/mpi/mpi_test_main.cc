@@ -47,7 +47,8 @@ int RunTests(int argc, char** argv) {
   constexpr std::string_view kFlag = "--ranks_per_node=";
   for (int i = 1; i < argc; ++i) {
     if (std::string_view(argv[i]).starts_with(kFlag)) {
-      options.ranks_per_node = std::atoi(argv[i] + kFlag.size());
+      options.ranks_per_node =
+          static_cast<int>(std::strtol(argv[i] + kFlag.size(), nullptr, 10));
     }
   }
   StatusOr<std::unique_ptr<MpiWorld>> world = MpiWorld::Create(options);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -112,11 +113,9 @@ TEST(NcclLibraryTest, LooksInTheToolkit) {
   // A folder that looks like a toolkit's, with the library for tests in it. Only
   // where the dynamic linker itself finds no NCCL.
   const std::string root = ::testing::TempDir() + "/toolkit";
-  ASSERT_EQ(
-      std::system(("mkdir -p " + root + "/lib64 && cp " + testing::kHostNccl +
-                   " " + root + "/lib64/libnccl.so.2")
-                      .c_str()),
-      0);
+  std::filesystem::create_directories(root + "/lib64");
+  std::filesystem::copy_file(testing::kHostNccl, root + "/lib64/libnccl.so.2",
+                             std::filesystem::copy_options::overwrite_existing);
   setenv("CUDA_HOME", root.c_str(), 1);
   const auto library = NcclLibrary::Load();
   unsetenv("CUDA_HOME");

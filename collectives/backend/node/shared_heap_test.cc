@@ -6,9 +6,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -128,10 +128,12 @@ size_t HugeBytes(const std::byte* data, size_t bytes) {
     unsigned long low = 0;
     unsigned long high = 0;
     size_t kib = 0;
-    if (std::sscanf(line.c_str(), "%lx-%lx ", &low, &high) == 2) {
+    char to = 0;
+    std::string name;
+    if (std::istringstream(line) >> std::hex >> low >> to >> high) {
       inside = low < begin + bytes && begin < high;
-    } else if (inside &&
-               std::sscanf(line.c_str(), "ShmemPmdMapped: %zu", &kib) == 1) {
+    } else if (inside && std::istringstream(line) >> name >> kib &&
+               name == "ShmemPmdMapped:") {
       total += kib * 1024;
     }
   }

@@ -100,7 +100,7 @@ struct TileProblem : FlashProblem {
                              .o_is_wide = t.at("o").dtype() == DType::kF32,
                              .lse = t.at("lse").data<float>(),
                              .lse_stride = queries.count};
-    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim>() {
+    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim> {
       using Tiling = ForwardTiling<kHeadDim>;
       return launch(
           {FlashBlocks(TilesOf(Queries(), Tiling::kRows), Heads(), Sequences()),
@@ -117,7 +117,7 @@ struct TileProblem : FlashProblem {
                                  .o_is_wide = t.at("o").dtype() == DType::kF32,
                                  .delta = t.at("delta").data<float>(),
                                  .delta_stride = queries.count};
-    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim>() {
+    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim> {
       return launch(
           {FlashBlocks(TilesOf(Queries(), kDeltaRows), Heads(), Sequences()),
            kDeltaThreads, 0},
@@ -145,7 +145,7 @@ struct TileProblem : FlashProblem {
   Status QueryGradients(TileLauncher& launch, uint64_t seed,
                         bool overwrite = true) {
     const FlashBackwardArgs args = TileBackwardArgs(overwrite);
-    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim>() {
+    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim> {
       using Tiling = QueryGradientTiling<kHeadDim>;
       return launch(
           {FlashBlocks(TilesOf(Queries(), Tiling::kRows), Heads(), Sequences()),
@@ -159,7 +159,7 @@ struct TileProblem : FlashProblem {
   Status KeyGradients(TileLauncher& launch, uint64_t seed,
                       bool overwrite = true) {
     const FlashBackwardArgs args = TileBackwardArgs(overwrite);
-    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim>() {
+    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim> {
       using Tiling = KeyGradientTiling<kHeadDim>;
       return launch(
           {FlashBlocks(TilesOf(Keys(), Tiling::kRows), KvHeads(), Sequences()),

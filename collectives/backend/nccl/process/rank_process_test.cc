@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -419,12 +420,14 @@ bool HasEnded(pid_t process) {
 
 TEST(RankProcessFaultsTest, AnOwnerThatDiesEndsTheProcess) {
   for (const std::string argument : {"--orphan", "--orphan-in-a-call"}) {
+    // NOLINTNEXTLINE(bugprone-command-processor): it is this program.
     std::FILE* const out = popen(
         ("exec /proc/" + std::to_string(getpid()) + "/exe " + argument).c_str(),
         "r");
     ASSERT_NE(out, nullptr);
-    int process = 0;
-    ASSERT_EQ(std::fscanf(out, "%d", &process), 1);
+    std::array<char, 32> line;
+    ASSERT_NE(std::fgets(line.data(), line.size(), out), nullptr);
+    const pid_t process = std::stoi(line.data());
     EXPECT_EQ(pclose(out), 0);
     for (int i = 0; i < 1000 && !HasEnded(process); ++i) {
       std::this_thread::sleep_for(milliseconds(10));

@@ -100,7 +100,7 @@ struct WarpgroupProblem : TileProblem {
                   .o_is_wide = t.at("o").dtype() == DType::kF32,
                   .lse = t.at("lse").data<float>(),
                   .lse_stride = queries.count};
-    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim>() {
+    return VisitTile(shape.dtype, shape.head_dim, [&]<class T, int kHeadDim> {
       using Tiling = WarpgroupTiling<kHeadDim>;
       TileMapSpec specs[3];
       const char* reason =

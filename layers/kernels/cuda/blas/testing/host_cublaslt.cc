@@ -187,7 +187,7 @@ Result cublasLtCreate(Handle* handle) {
   if (Controls().behaviour.create != Result::kSuccess) {
     return Controls().behaviour.create;
   }
-  return Make(int{0}, handle);
+  return Make(0, handle);
 }
 Result cublasLtDestroy(Handle handle) {
   Call();
