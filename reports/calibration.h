@@ -4,7 +4,7 @@
 #ifndef SHARDPROOF_REPORTS_CALIBRATION_H_
 #define SHARDPROOF_REPORTS_CALIBRATION_H_
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 

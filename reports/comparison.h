@@ -8,7 +8,7 @@
 #ifndef SHARDPROOF_REPORTS_COMPARISON_H_
 #define SHARDPROOF_REPORTS_COMPARISON_H_
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>

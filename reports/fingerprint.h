@@ -12,7 +12,7 @@
 #define SHARDPROOF_REPORTS_FINGERPRINT_H_
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <utility>
 #include <vector>

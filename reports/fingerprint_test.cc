@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <string>
 
 namespace shardproof {
@@ -93,7 +94,7 @@ TEST(Fingerprint, MachineIsHardwareOnly) {
   EXPECT_EQ(MachineId(same), MachineId(f));
 
   Fingerprint other = f;
-  other.cpu += "X";
+  other.cpu += 'X';
   EXPECT_NE(MachineId(other), MachineId(f));
   other = f;
   other.cores = 32;
@@ -120,7 +121,7 @@ TEST(Fingerprint, EpochIsSoftwareBelowTheProgram) {
        {&Fingerprint::kernel, &Fingerprint::driver, &Fingerprint::cuda,
         &Fingerprint::nccl, &Fingerprint::mpi, &Fingerprint::governor}) {
     Fingerprint other = f;
-    other.*member += "1";
+    other.*member += '1';
     EXPECT_NE(EpochId(other), EpochId(f));
   }
   Fingerprint other = f;

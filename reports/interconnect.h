@@ -7,7 +7,7 @@
 #define SHARDPROOF_REPORTS_INTERCONNECT_H_
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>

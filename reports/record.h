@@ -16,7 +16,7 @@
 #define SHARDPROOF_REPORTS_RECORD_H_
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>

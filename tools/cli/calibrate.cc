@@ -2,6 +2,7 @@
 // which slow-downs does it find?
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cmath>

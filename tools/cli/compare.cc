@@ -2,6 +2,7 @@
 // several launches (`ab`, `gate`).
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <cmath>
 #include <map>
 #include <memory>

@@ -8,7 +8,7 @@
 #define SHARDPROOF_TOOLS_CLI_ENVIRONMENT_H_
 
 #include <functional>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <utility>

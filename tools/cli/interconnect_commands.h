@@ -2,7 +2,6 @@
 #ifndef SHARDPROOF_TOOLS_CLI_INTERCONNECT_COMMANDS_H_
 #define SHARDPROOF_TOOLS_CLI_INTERCONNECT_COMMANDS_H_
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -10,6 +9,7 @@
 
 #include "reference/status.h"
 #include "reports/interconnect.h"
+#include "tools/cli/app_fwd.h"
 #include "tools/cli/exit_code.h"
 #include "tools/cli/options.h"
 #include "tools/cli/session.h"

@@ -2,10 +2,10 @@
 #ifndef SHARDPROOF_TOOLS_CLI_LAUNCH_OPTIONS_H_
 #define SHARDPROOF_TOOLS_CLI_LAUNCH_OPTIONS_H_
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
 
+#include "tools/cli/app_fwd.h"
 #include "tools/cli/launch.h"
 
 namespace shardproof {

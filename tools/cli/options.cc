@@ -1,5 +1,6 @@
 #include "tools/cli/options.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <limits>
 #include <utility>
@@ -201,7 +202,7 @@ StatusOr<int64_t> ParseBytes(const std::string& text) {
   if (!plain.empty() &&
       std::string("KMGkmg").find(plain.back()) != std::string::npos) {
     plain.back() = static_cast<char>(std::toupper(plain.back()));
-    plain += "i";
+    plain += 'i';
   }
   const Status parsed = ParseAxisValue(plain, &bytes);
   if (!parsed.ok() || bytes < 0) {

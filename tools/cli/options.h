@@ -2,12 +2,12 @@
 #ifndef SHARDPROOF_TOOLS_CLI_OPTIONS_H_
 #define SHARDPROOF_TOOLS_CLI_OPTIONS_H_
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "layers/models/parallelism.h"
+#include "tools/cli/app_fwd.h"
 #include "tools/harness/axis.h"
 #include "tools/harness/measure.h"
 

@@ -2,11 +2,11 @@
 #ifndef SHARDPROOF_TOOLS_CLI_PIPELINE_H_
 #define SHARDPROOF_TOOLS_CLI_PIPELINE_H_
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
 
 #include "pipeline/simulator.h"
+#include "tools/cli/app_fwd.h"
 #include "tools/cli/exit_code.h"
 #include "tools/cli/pipeline_mesh.h"
 

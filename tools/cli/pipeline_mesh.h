@@ -2,13 +2,13 @@
 #ifndef SHARDPROOF_TOOLS_CLI_PIPELINE_MESH_H_
 #define SHARDPROOF_TOOLS_CLI_PIPELINE_MESH_H_
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <string>
 
 #include "pipeline/train_step/train_step.h"
 #include "reference/status.h"
+#include "tools/cli/app_fwd.h"
 
 namespace shardproof {
 

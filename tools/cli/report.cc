@@ -1,6 +1,7 @@
 // shardproof report: result files as pages and files that others read.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <memory>
 #include <utility>
 

@@ -3,11 +3,11 @@
 #ifndef SHARDPROOF_TOOLS_CLI_REPORT_COMMANDS_H_
 #define SHARDPROOF_TOOLS_CLI_REPORT_COMMANDS_H_
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "tools/cli/app_fwd.h"
 #include "tools/cli/exit_code.h"
 
 namespace shardproof {

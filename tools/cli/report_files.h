@@ -2,7 +2,6 @@
 #ifndef SHARDPROOF_TOOLS_CLI_REPORT_FILES_H_
 #define SHARDPROOF_TOOLS_CLI_REPORT_FILES_H_
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +9,7 @@
 #include "reference/status.h"
 #include "reports/read_launch.h"
 #include "reports/report.h"
+#include "tools/cli/app_fwd.h"
 #include "tools/cli/exit_code.h"
 
 namespace shardproof {

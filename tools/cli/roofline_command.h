@@ -5,11 +5,11 @@
 #ifndef SHARDPROOF_TOOLS_CLI_ROOFLINE_COMMAND_H_
 #define SHARDPROOF_TOOLS_CLI_ROOFLINE_COMMAND_H_
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <vector>
 
+#include "tools/cli/app_fwd.h"
 #include "tools/cli/exit_code.h"
 #include "tools/cli/options.h"
 
