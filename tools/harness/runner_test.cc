@@ -9,40 +9,21 @@
 #include <limits>
 #include <memory>
 #include <thread>
-#include <utility>
 
 #include "tools/harness/testing/toy_case.h"
+#include "tools/harness/testing/verdicts.h"
 
 namespace shardproof {
 namespace {
 
+using testing::Contains;
+using testing::Only;
+using testing::RunSpoiled;
 using testing::RunToy;
 using testing::Spoil;
 using testing::Toy;
 using testing::ToyCase;
 using testing::ToyVariant;
-
-CaseInfo Only(Variant<Toy> variant) {
-  return Erase(ToyCase({std::move(variant)}));
-}
-
-// A variant that is right but for what `spoil` does.
-Record RunSpoiled(const Spoil& spoil, const Toy& toy,
-                  const RunOptions& options = {}) {
-  return RunToy(Only(ToyVariant("v", spoil)), "v", toy, options);
-}
-
-bool Contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
-
-#define EXPECT_VERDICT(record, wanted, part)                     \
-  do {                                                           \
-    const Record& r_ = (record);                                 \
-    EXPECT_EQ(Name(r_.verdict), Name(wanted)) << r_.reason;      \
-    EXPECT_TRUE(Contains(r_.reason, part)) << r_.reason;         \
-    EXPECT_EQ(r_.repro.empty(), r_.verdict == Verdict::kPassed); \
-  } while (false)
 
 TEST(Runner, PassesWhatIsRight) {
   const CaseInfo info = Only(ToyVariant("good"));
@@ -192,103 +173,6 @@ TEST(Runner, FindsTrafficOffByOneMessage) {
   };
   EXPECT_VERDICT(RunToy(Only(v), "v", {.ranks = 3}), Verdict::kIncorrect,
                  "2400 bytes in 6 messages were counted");
-}
-
-TEST(Runner, FindsABenchmarkThatGoesWrongAfterWarmUp) {
-  const Spoil later = [](const Toy&, RankContext& c, int call) {
-    if (call > 20) c.out("y").as<float>()[0] += 1;
-    return OkStatus();
-  };
-  RunOptions options;
-  EXPECT_VERDICT(RunSpoiled(later, {.ranks = 2}, options), Verdict::kPassed,
-                 "");
-  options.measure = true;
-  options.timing = {.warmup_seconds = 0.001, .max_seconds = 0.01};
-  for (const int i : {0, 1, 2, 3}) {
-    options.passed_before = i >= 2;
-    const Record r =
-        RunSpoiled(later, {.in_place = i % 2 == 1, .ranks = 2}, options);
-    EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
-    EXPECT_FALSE(r.time_us.has_value());
-    EXPECT_FALSE(r.algbw_gbps.has_value());
-  }
-}
-
-TEST(Runner, VerifiesOnceWhatPassedBefore) {
-  int calls = 0;
-  const Spoil count = [&calls](const Toy&, RankContext& c, int call) {
-    if (c.comm().rank() == 0) calls = call;
-    return OkStatus();
-  };
-  RunOptions options;
-  options.measure = true;
-  options.timing = {.fixed_iterations = 5, .fixed_warmup = 0};
-  EXPECT_VERDICT(RunSpoiled(count, {.ranks = 2}, options), Verdict::kPassed,
-                 "");
-  const int calls_of_all = calls;
-  options.passed_before = true;
-  EXPECT_VERDICT(RunSpoiled(count, {.ranks = 2}, options), Verdict::kPassed,
-                 "");
-  // Three repeats of two tiers, one of them twice, and one after timing; here
-  // one before it.
-  EXPECT_EQ(calls_of_all - calls, 3 + 3 + 1 + 1 - 1);
-}
-
-// While it is timed, an operation sees the same inputs again and again; what
-// comes before and after is right.
-TEST(Runner, FindsWhatIsWrongOnlyWhileItIsTimed) {
-  const Spoil tired = [](const Toy& toy, RankContext& c, int) {
-    thread_local float last = 0;
-    thread_local int times = 0;
-    const float* x = c.in("x").as<float>();
-    times = x[0] == last ? times + 1 : 1;
-    last = x[0];
-    if (times > 3) c.out("y").as<float>()[toy.count - 1] += 1;
-    return OkStatus();
-  };
-  RunOptions options;
-  options.measure = true;
-  options.timing = {.fixed_iterations = 5, .fixed_warmup = 5};
-  for (const bool passed_before : {false, true}) {
-    options.passed_before = passed_before;
-    options.seed = passed_before ? 2 : 1;  // Other inputs than before.
-    const Record r = RunSpoiled(tired, {.ranks = 2}, options);
-    EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
-  }
-}
-
-// What came of the same inputs before is in the outputs, and is right.
-TEST(Runner, FindsWhatDoesNothingWhileItIsTimed) {
-  Variant<Toy> once = ToyVariant("v");
-  once.bind = [](const Toy& toy, RankContext& c) -> StatusOr<Operation> {
-    auto last = std::make_shared<float>(0);
-    return Operation([=, &c]() -> Status {
-      const float x = c.in("x").as<float>()[0];
-      return std::exchange(*last, x) == x ? OkStatus()
-                                          : testing::ToySum(toy, c);
-    });
-  };
-  RunOptions options;
-  options.measure = true;
-  options.timing = {.fixed_iterations = 5, .fixed_warmup = 5};
-  options.passed_before = true;
-  const Record r = RunToy(Only(once), "v", {.ranks = 2}, options);
-  EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
-  EXPECT_TRUE(Contains(r.reason, "still poison")) << r.reason;
-}
-
-TEST(Runner, MeasuresWhatIsRight) {
-  RunOptions options;
-  options.measure = true;
-  options.timing = {.warmup_seconds = 0.001, .max_seconds = 0.01};
-  const Record r = RunSpoiled(nullptr, {.count = 1000, .ranks = 2}, options);
-  EXPECT_VERDICT(r, Verdict::kPassed, "");
-  ASSERT_TRUE(r.time_us.has_value());
-  EXPECT_GT(r.time_us->median, 0);
-  EXPECT_EQ(r.time_us->per_rank_median.size(), 2U);
-  ASSERT_TRUE(r.algbw_gbps.has_value());
-  EXPECT_DOUBLE_EQ(*r.algbw_gbps, 4000 / r.time_us->median * 1e-3);
-  EXPECT_DOUBLE_EQ(*r.busbw_gbps, *r.algbw_gbps);
 }
 
 TEST(Runner, RefusesACaseThatIsBlind) {
