@@ -36,7 +36,7 @@ constexpr int64_t kTokens = 512;
 // for minutes.
 constexpr int64_t kMostBytes = int64_t{256} << 20;
 
-// The variants have just been verified in full, as far as the budget went. At a
+// Most variants have just been verified in full, and the others are here. At a
 // model's sizes, whose reference takes longer than the operation, a sample is
 // checked; the record says how many elements that were.
 constexpr int64_t kCheckElements = int64_t{1} << 18;

@@ -79,9 +79,15 @@ Status AgreeOnArguments(World& world, const std::string& command_line) {
   return found;
 }
 
+// A variant on so many ranks, with outputs of one type.
 std::string VariantKey(const Job& job) {
-  return fmt::format("{} {} ranks={}", job.info->name, job.variant->name,
-                     job.instance.ranks);
+  std::string key = fmt::format("{} {} ranks={}", job.info->name,
+                                job.variant->name, job.instance.ranks);
+  const Tensors tensors = job.info->tensors(job.instance);
+  const auto output = std::ranges::find(
+      tensors, TensorRole::kOutput, [](const TensorSpec& t) { return t.role; });
+  if (output != tensors.end()) key += fmt::format(" {}", Name(output->dtype));
+  return key;
 }
 
 }  // namespace
@@ -329,6 +335,9 @@ void Session::Run(
   phase_start_ = Clock::now();
   blocks_.assign(jobs.size(), {});
   std::vector<bool> passed(jobs.size(), false);
+  // What is found out in this phase is for the next.
+  const std::map<std::string, bool> passed_elsewhere =
+      phase.trust ? passed_ : std::map<std::string, bool>{};
   take_ = [&](size_t job, const Record& record) {
     if (phase.keep) {
       Keep(record);
@@ -353,10 +362,15 @@ void Session::Run(
     ShowProgress(phase, done, all, &job);
     if (phase.measure && !options_.no_ceilings) run.rates = ceilings_.Of(job);
     const std::string of_variant = VariantKey(job);
-    const auto known = phase.trust ? passed_.find(of_variant) : passed_.end();
-    const bool trusted = known != passed_.end() && known->second;
-    // Faults need not show in every execution.
-    run.passed_before = (passed[at] || trusted) && run.interceptor == nullptr;
+    const auto elsewhere = passed_elsewhere.find(of_variant);
+    run.passed_before = PassedBefore::kNowhere;
+    if (run.interceptor != nullptr) {
+      // Faults need not show in every execution.
+    } else if (passed[at]) {
+      run.passed_before = PassedBefore::kHere;
+    } else if (elsewhere != passed_elsewhere.end() && elsewhere->second) {
+      run.passed_before = PassedBefore::kElsewhere;
+    }
     Record record = RunOne(job, run);
     if (interrupted_) break;
     passed[at] = record.verdict == Verdict::kPassed;

@@ -50,8 +50,8 @@ class Session {
     // Unset: 0.
     std::function<double(const Job&)> needs = nullptr;
     bool measure = false;
-    // What has passed in the phases before, on whatever instances of its case,
-    // counts as passed before (RunOptions).
+    // What has passed in the phases before, on whatever instances of its case
+    // with outputs of the type, counts as passed elsewhere (RunOptions).
     bool trust = false;
     bool keep = true;  // The records go into the result file.
     MeasureOptions timing = {};

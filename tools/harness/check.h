@@ -4,6 +4,7 @@
 #define SHARDPROOF_TOOLS_HARNESS_CHECK_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,7 +34,7 @@ struct Figures {
 struct Account {
   Status status;      // Of the operation.
   std::string fault;  // A guard band or an input that was written; else empty.
-  Traffic traffic;
+  std::optional<Traffic> traffic;  // Unset: nothing was run.
   Figures figures;
   // Of the bits of each output: for replicas, and for run to run equality.
   std::vector<uint64_t> hashes;

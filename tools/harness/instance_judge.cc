@@ -32,17 +32,8 @@ Account InstanceRun::RunOnce(const Execution& execution) {
     account.status = std::move(status);
     return account;
   }
-  if (Status s = buffers_->CheckGuards(); !s.ok()) account.fault = s.message();
-  if (Status s = buffers_->CheckInputs(*execution.inputs);
-      !s.ok() && account.fault.empty()) {
-    account.fault = s.message();
-  }
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    if (tensors_[i].role != TensorRole::kOutput) continue;
-    const TensorView& view = buffers_->view(i);
-    account.hashes.push_back(
-        HashBytes(view.data, static_cast<size_t>(view.num_bytes())));
-  }
+  CheckSurroundings(execution, account);
+  HashOutputs(account);
   return account;
 }
 
@@ -51,10 +42,30 @@ bool InstanceRun::InPlace() const {
       tensors_, [](const TensorSpec& spec) { return !spec.alias.empty(); });
 }
 
-Account InstanceRun::RunAsIs(const Execution& execution) {
+Account InstanceRun::LookAsIs(const Execution& execution) const {
   Account account;
-  if (!InPlace()) CheckOutputs(execution, account);
+  CheckSurroundings(execution, account);
+  if (!InPlace()) {
+    CheckOutputs(execution, account);
+    HashOutputs(account);
+  }
   return account;
+}
+
+void InstanceRun::CheckSurroundings(const Execution& execution,
+                                    Account& account) const {
+  Status status = buffers_->CheckGuards();
+  if (status.ok()) status = buffers_->CheckInputs(*execution.inputs);
+  if (!status.ok()) account.fault = status.message();
+}
+
+void InstanceRun::HashOutputs(Account& account) const {
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    if (tensors_[i].role != TensorRole::kOutput) continue;
+    const TensorView& view = buffers_->view(i);
+    account.hashes.push_back(
+        HashBytes(view.data, static_cast<size_t>(view.num_bytes())));
+  }
 }
 
 void InstanceRun::CheckOutputs(const Execution& execution,
@@ -214,12 +225,10 @@ std::optional<Cost> InstanceRun::DeclaredCost() const {
 
 std::string InstanceRun::TrafficDiffers(const std::vector<Account>& accounts) {
   Traffic counted;
-  bool ran = false;
   for (const Account& a : accounts) {
-    counted += a.traffic;
-    ran = ran || !a.hashes.empty();
+    if (!a.traffic.has_value()) return {};
+    counted += *a.traffic;
   }
-  if (!ran) return {};  // RunAsIs counts nothing.
   record_.traffic =
       Record::Traffic{.bytes = counted.bytes, .messages = counted.messages};
   const std::optional<Cost> cost = DeclaredCost();

@@ -191,7 +191,9 @@ bool InstanceRun::WantsBounded(bool has_exact) const {
 void InstanceRun::PlanExecutions() {
   const double work = static_cast<double>(population_) +
                       (info_.dense ? info_.flops(instance_) / 100 : 0);
-  const int repeats = work > kLargeWork ? 1 : std::max(1, options_.repeats);
+  const PassedBefore passed = options_.passed_before;
+  const bool once = work > kLargeWork || passed != PassedBefore::kNowhere;
+  const int repeats = once ? 1 : std::max(1, options_.repeats);
   bool has_exact = info_.exact || !AnyOutput(tensors_, IsFloat);
   for (int k = 0; k < repeats && has_exact; ++k) {
     auto e = MakeExecution(Tier::kExact, k);
@@ -208,12 +210,12 @@ void InstanceRun::PlanExecutions() {
       no_exact_ = e.status().message();
       break;
     }
-    e->twice = k == 0 && variant_.deterministic;
+    e->twice =
+        k == 0 && variant_.deterministic && passed == PassedBefore::kNowhere;
     executions_.push_back(*std::move(e));
   }
-  if (options_.passed_before && !executions_.empty()) {
+  if (passed == PassedBefore::kHere && !executions_.empty()) {
     executions_.erase(executions_.begin(), executions_.end() - 1);
-    executions_.back().twice = false;
   }
 }
 
@@ -236,11 +238,13 @@ Status InstanceRun::PowerOf(const Execution& execution,
   shapes += kind;
   const auto& known = state_->power_checked;
   if (elements < kPowerMinElements || known.contains(shapes)) return OkStatus();
-  // Dropping ranks evaluates the reference once more for each of them, and is
+  // Dropping ranks evaluates a dense reference once more for each of them, and is
   // asked of one shape of each kind.
-  const bool drop = (!info_.dense || info_.flops(instance_) < 1e8) &&
-                    static_cast<double>(population_) <= kLargeWork &&
-                    !known.contains(kind);
+  const bool quick =
+      !info_.dense || (info_.flops(instance_) < 1e8 &&
+                       (options_.passed_before == PassedBefore::kNowhere ||
+                        static_cast<double>(population_) <= kLargeWork));
+  const bool drop = quick && !known.contains(kind);
   if (!known.contains(key_drop) && (drop || !known.contains(key))) {
     SP_RETURN_IF_ERROR(CheckMyPart(execution, drop));
   }
@@ -320,13 +324,14 @@ StatusOr<bool> InstanceRun::MeasureAndVerify() {
   } else {
     // What the last timed operation left is what it should have left, unless
     // it worked on its own output.
-    mine = RunAsIs(last);
+    mine = LookAsIs(last);
   }
   last.twice = false;
   SP_ASSIGN_OR_RETURN(const std::vector<Account> accounts, Exchange(mine));
   SP_ASSIGN_OR_RETURN(bool go_on, Judge(last, accounts, "after timing"));
   // What worked on its own output shows nothing of the timed executions.
-  if (go_on && (!options_.passed_before || InPlace())) {
+  if (go_on &&
+      (options_.passed_before == PassedBefore::kNowhere || InPlace())) {
     SP_ASSIGN_OR_RETURN(Execution fresh,
                         MakeExecution(last.tier, /*repeat=*/1000));
     SP_ASSIGN_OR_RETURN(go_on, Execute(fresh, "after timing"));

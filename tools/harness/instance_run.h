@@ -57,9 +57,12 @@ class InstanceRun {
 
   // Fills the buffers and runs the operation once.
   Account RunOnce(const Execution& execution);
-  // Runs what is in the buffers now, without filling them.
-  Account RunAsIs(const Execution& execution);
+  // Looks at what is in the buffers now, and runs nothing.
+  Account LookAsIs(const Execution& execution) const;
   void CheckOutputs(const Execution& execution, Account& account) const;
+  // Guard bands, and inputs that no output lies in.
+  void CheckSurroundings(const Execution& execution, Account& account) const;
+  void HashOutputs(Account& account) const;
   // Everyone's accounts; a rank whose own has failed starts the clock.
   StatusOr<std::vector<Account>> Exchange(const Account& mine) const;
   StatusOr<bool> Execute(Execution& execution, std::string_view when);

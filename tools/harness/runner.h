@@ -22,15 +22,25 @@
 
 namespace shardproof {
 
+// Where a variant has passed already in this process.
+enum class PassedBefore {
+  kNowhere,
+  // On other instances of its case, with outputs of this type. One execution of
+  // each tier is then enough before the clock starts, and afterwards what the
+  // timed executions left is checked.
+  kElsewhere,
+  // On this instance: one execution is enough before the clock starts.
+  kHere,
+};
+
 struct RunOptions {
   uint64_t seed = 1;
   int repeats = 3;  // Verified executions per tier, each with fresh inputs.
   bool measure = false;  // Time after verifying; only a passed case is timed.
   MeasureOptions timing = {};
-  // This variant has passed already in this process, on this instance or on
-  // those of its case: once is enough before the clock starts, and afterwards
-  // only what the timed executions left is checked.
-  bool passed_before = false;
+  // What is not kNowhere is also not asked whether its checks would see a lost
+  // rank at sizes where that takes longer than the checks.
+  PassedBefore passed_before = PassedBefore::kNowhere;
   // Buffers that peers cannot address: the staged paths.
   bool ordinary_memory = false;
   // Above this many elements on all ranks, outputs with a sample dimension are

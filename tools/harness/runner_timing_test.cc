@@ -2,7 +2,9 @@
 // what is left afterwards.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "tools/harness/runner.h"
@@ -31,7 +33,8 @@ TEST(RunnerTiming, FindsABenchmarkThatGoesWrongAfterWarmUp) {
   options.measure = true;
   options.timing = {.warmup_seconds = 0.001, .max_seconds = 0.01};
   for (const int i : {0, 1, 2, 3}) {
-    options.passed_before = i >= 2;
+    options.passed_before =
+        i < 2 ? PassedBefore::kNowhere : PassedBefore::kElsewhere;
     const Record r =
         RunSpoiled(later, {.in_place = i % 2 == 1, .ranks = 2}, options);
     EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
@@ -40,7 +43,7 @@ TEST(RunnerTiming, FindsABenchmarkThatGoesWrongAfterWarmUp) {
   }
 }
 
-TEST(RunnerTiming, VerifiesOnceWhatPassedBefore) {
+TEST(RunnerTiming, VerifiesLessOfWhatPassedBefore) {
   int calls = 0;
   const Spoil count = [&calls](const Toy&, RankContext& c, int call) {
     if (c.comm().rank() == 0) calls = call;
@@ -49,37 +52,72 @@ TEST(RunnerTiming, VerifiesOnceWhatPassedBefore) {
   RunOptions options;
   options.measure = true;
   options.timing = {.fixed_iterations = 5, .fixed_warmup = 0};
-  EXPECT_VERDICT(RunSpoiled(count, {.ranks = 2}, options), Verdict::kPassed,
-                 "");
-  const int calls_of_all = calls;
-  options.passed_before = true;
-  EXPECT_VERDICT(RunSpoiled(count, {.ranks = 2}, options), Verdict::kPassed,
-                 "");
-  // Three repeats of two tiers, one of them twice, and one after timing; here
-  // one before it.
-  EXPECT_EQ(calls_of_all - calls, 3 + 3 + 1 + 1 - 1);
+  const auto calls_if = [&](PassedBefore passed) {
+    options.passed_before = passed;
+    EXPECT_VERDICT(RunSpoiled(count, {.ranks = 2}, options), Verdict::kPassed,
+                   "");
+    return calls;
+  };
+  const int here = calls_if(PassedBefore::kHere);
+  // Both tiers.
+  EXPECT_EQ(calls_if(PassedBefore::kElsewhere), here + 1);
+  // Three repeats of two tiers, one of them twice, and one after timing.
+  EXPECT_EQ(calls_if(PassedBefore::kNowhere), here - 1 + 3 + 3 + 1 + 1);
 }
 
-// While it is timed, an operation sees the same inputs again and again; what
-// comes before and after is right.
-TEST(RunnerTiming, FindsWhatIsWrongOnlyWhileItIsTimed) {
-  const Spoil tired = [](const Toy& toy, RankContext& c, int) {
+// Does `spoil` where the operation is timed, and nothing before and after it:
+// only there the same inputs come again and again.
+Spoil WhileTimed(std::function<void(const Toy&, RankContext&)> spoil) {
+  return [spoil = std::move(spoil)](const Toy& toy, RankContext& c, int) {
     thread_local float last = 0;
     thread_local int times = 0;
     const float* x = c.in("x").as<float>();
     times = x[0] == last ? times + 1 : 1;
     last = x[0];
-    if (times > 3) c.out("y").as<float>()[toy.count - 1] += 1;
+    if (times > 3) spoil(toy, c);
     return OkStatus();
+  };
+}
+
+struct TimedFault {
+  std::string_view found;
+  std::function<void(const Toy&, RankContext&)> spoil;
+};
+
+TEST(RunnerTiming, FindsWhatIsWrongOnlyWhileItIsTimed) {
+  const TimedFault faults[] = {
+      {"(ranks 0, 1 are wrong)",
+       [](const Toy& toy, RankContext& c) {
+         c.out("y").as<float>()[toy.count - 1] += 1;
+       }},
+      // Of a replica, each rank compares a part: not this one.
+      {"y on rank 0: 1 of 100 elements are wrong",
+       [](const Toy& toy, RankContext& c) {
+         if (c.comm().rank() == 0) c.out("y").as<float>()[toy.count - 1] += 1;
+       }},
+      {"the memory behind y was overwritten",
+       [](const Toy& toy, RankContext& c) {
+         c.out("y").as<float>()[toy.count] = 0;
+       }},
+      {"input x was changed",
+       [](const Toy& toy, RankContext& c) {
+         const_cast<float*>(c.in("x").as<float>())[toy.count - 1] += 0.5F;
+       }},
   };
   RunOptions options;
   options.measure = true;
   options.timing = {.fixed_iterations = 5, .fixed_warmup = 5};
-  for (const bool passed_before : {false, true}) {
-    options.passed_before = passed_before;
-    options.seed = passed_before ? 2 : 1;  // Other inputs than before.
-    const Record r = RunSpoiled(tired, {.ranks = 2}, options);
-    EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
+  for (const TimedFault& fault : faults) {
+    for (const PassedBefore passed :
+         {PassedBefore::kNowhere, PassedBefore::kElsewhere,
+          PassedBefore::kHere}) {
+      options.passed_before = passed;
+      ++options.seed;  // Other inputs than before.
+      const Record r =
+          RunSpoiled(WhileTimed(fault.spoil), {.ranks = 2}, options);
+      EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
+      EXPECT_TRUE(Contains(r.reason, fault.found)) << r.reason;
+    }
   }
 }
 
@@ -97,7 +135,7 @@ TEST(RunnerTiming, FindsWhatDoesNothingWhileItIsTimed) {
   RunOptions options;
   options.measure = true;
   options.timing = {.fixed_iterations = 5, .fixed_warmup = 5};
-  options.passed_before = true;
+  options.passed_before = PassedBefore::kHere;
   const Record r = RunToy(Only(once), "v", {.ranks = 2}, options);
   EXPECT_VERDICT(r, Verdict::kIncorrect, "after timing");
   EXPECT_TRUE(Contains(r.reason, "still poison")) << r.reason;
