@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <vector>
 
 #include "layers/kernels/gemm.h"
 #include "reference/random.h"
@@ -12,22 +13,29 @@
 namespace shardproof {
 namespace {
 
-constexpr double kLeastCopy = 64 << 10;
-// On each rank, and on all together: memory that is touched for the first time
-// takes longer than what is then copied.
-constexpr size_t kMostCopy = 256 << 20, kMostCopies = 512 << 20;
+constexpr double kLeastCopy = 64 << 10, kMostCopy = 256 << 20;
+// What the ranks of a node copy together, in the memory of the host: what is
+// touched for the first time takes longer than what is then copied.
+constexpr size_t kMostOnNode = 512 << 20;
 // A product large enough to run at the full rate, and small enough to be
 // repeated.
 constexpr int64_t kProduct = 1024;
 constexpr double kSeconds = 0.1;
 
-size_t CopyBytes(const Floor& floor, int ranks) {
+size_t CopyBytes(const Floor& floor) {
   // Of bytes read and written, half are what was copied.
   const double copied = floor.copy_bytes / 2 + floor.wire_bytes;
-  const size_t most = std::min(
-      kMostCopy, kMostCopies / std::bit_ceil(static_cast<size_t>(ranks)));
-  return std::bit_ceil(static_cast<size_t>(
-      std::clamp(copied, kLeastCopy, static_cast<double>(most))));
+  return std::bit_ceil(
+      static_cast<size_t>(std::clamp(copied, kLeastCopy, kMostCopy)));
+}
+
+// The most of `bytes` that each rank of the fullest node may copy.
+size_t Shared(size_t bytes, const Topology& topology) {
+  std::vector<size_t> ranks_of(static_cast<size_t>(topology.nodes));
+  for (const int node : topology.node_of) ++ranks_of[static_cast<size_t>(node)];
+  const size_t each =
+      kMostOnNode / std::bit_ceil(*std::ranges::max_element(ranks_of));
+  return std::clamp(each, static_cast<size_t>(kLeastCopy), bytes);
 }
 
 StatusOr<double> MeasureFlops(const Communicator& comm, DType dtype) {
@@ -56,14 +64,18 @@ StatusOr<double> MeasureFlops(const Communicator& comm, DType dtype) {
 std::optional<MachineRates> Ceilings::Of(const Job& job) {
   const int ranks = job.instance.ranks;
   const Floor floor = job.info->floor(job.instance);
-  const auto bytes = CopyBytes(floor, ranks);
+  const auto bytes = CopyBytes(floor);
+  // A GPU has memory of its own.
+  const bool host = world_.backend() == "thread" || world_.backend() == "mpi";
   const auto [moving, first] = moving_.try_emplace({ranks, bytes});
   if (first) {
     MachineRates rates;
     const Status status =
         world_.Run(ranks, [&](const Communicator& comm) -> Status {
-          SP_ASSIGN_OR_RETURN(const MachineRates mine,
-                              MeasureRates(comm, bytes));
+          SP_ASSIGN_OR_RETURN(
+              const MachineRates mine,
+              MeasureRates(comm,
+                           host ? Shared(bytes, comm.topology()) : bytes));
           if (comm.rank() == 0) rates = mine;
           return OkStatus();
         });

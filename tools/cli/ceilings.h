@@ -20,8 +20,9 @@ class Ceilings {
   explicit Ceilings(World& world) : world_(world) {}
 
   // For the floor of a job: the rate at which as many ranks copy as many bytes
-  // (to a power of two, 64 KiB to 64 MiB) and multiply in its type. What has
-  // been measured before is kept. Collective, as World::Run; nothing where it
+  // (to a power of two, 64 KiB to 256 MiB; in the memory of a host at most
+  // 512 MiB on all ranks together, and as much is written) and multiply in its
+  // type. What has been measured before is kept. Collective, as World::Run; nothing where it
   // cannot be measured, for want of memory for instance.
   std::optional<MachineRates> Of(const Job& job);
 
