@@ -204,7 +204,7 @@ TEST_P(CommunicatorTest, AttributesAreMadeOnceAndBelongToTheCommunicator) {
     SP_ASSIGN_OR_RETURN(std::vector<int> * first,
                         comm.Attribute<std::vector<int>>("test/x", make));
     first->push_back(99);
-    // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
+    // NOLINTNEXTLINE(performance-unnecessary-copy-initialization): as callers do.
     const Communicator copy = comm;
     SP_ASSIGN_OR_RETURN(std::vector<int> * again,
                         copy.Attribute<std::vector<int>>("test/x", make));

@@ -4,7 +4,7 @@ Reads compile_commands.json (compile_commands.py writes it). Warnings in our hea
 include them. clang-tidy is what clang_tidy.txt names, installed from PyPI the first time, or what $CLANG_TIDY names.
 
 A file that was clean is not looked at again until it, one of our headers that it includes, its compile command or
-.clang-tidy changes. What was clean is remembered for 30 days in ~/.cache/shardproof/lint ($XDG_CACHE_HOME), outside of
+.clang-tidy changes, or clang_tidy.txt or $CLANG_TIDY. What was clean is remembered for 30 days in ~/.cache/shardproof/lint ($XDG_CACHE_HOME), outside of
 the tree, so that a fresh checkout starts from it; then it is looked at again, since the key does not cover the headers
 of the system.
 
@@ -20,7 +20,9 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -127,16 +129,23 @@ def program():
   given = os.environ.get('CLANG_TIDY')
   if given:
     return given
-  folder = os.path.join(KEPT, 'clang-tidy-' + hashlib.sha256(read(REQUIREMENT).encode()).hexdigest()[:16])
-  if not os.path.exists(folder):
+  wanted = hashlib.sha256(read(REQUIREMENT).encode()).hexdigest()[:16]
+  folder = os.path.join(KEPT, f'clang-tidy-{platform.machine()}-{wanted}')
+  binary = os.path.join(folder, 'clang_tidy', 'data', 'bin', 'clang-tidy')
+  if not os.path.exists(binary):
+    shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=KEPT) as fresh:
       pip = subprocess.run([sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check', 'install', '--no-deps',
                             '--require-hashes', '--only-binary', ':all:', '--root-user-action', 'ignore', '--target',
                             os.path.join(fresh, 'new'), '-r', os.path.join(ROOT, REQUIREMENT)], check=False)
       if pip.returncode:
         sys.exit(f'lint.py: {REQUIREMENT} cannot be installed from PyPI; CLANG_TIDY=/path/of/clang-tidy takes another')
-      os.rename(os.path.join(fresh, 'new'), folder)
-  return os.path.join(folder, 'clang_tidy', 'data', 'bin', 'clang-tidy')
+      try:
+        os.rename(os.path.join(fresh, 'new'), folder)
+      except OSError:
+        if not os.path.exists(binary):  # Another run was first, or it is an error.
+          raise
+  return binary
 
 
 @functools.lru_cache(None)
@@ -191,7 +200,7 @@ def main(chosen):
   commands = [command for command in commands if not chosen or command['file'] in chosen]
   os.makedirs(CACHE, exist_ok=True)
   drop_old()
-  settings = read('.clang-tidy') + read(REQUIREMENT)
+  settings = [read('.clang-tidy'), read(REQUIREMENT), os.environ.get('CLANG_TIDY')]
   marks = {command['file']: os.path.join(CACHE, fingerprint(command, settings)) for command in commands}
   to_do = [command for command in commands if not os.path.exists(marks[command['file']])]
   if to_do:

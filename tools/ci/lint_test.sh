@@ -85,6 +85,9 @@ echo 'Checks: others' >"$tree/.clang-tidy"
 expect "other checks" 0 "clang-tidy: 3 files, 3 of them looked at now, 0 with findings" "2 1"
 echo 'clang-tidy==0' >"$tree/tools/ci/clang_tidy.txt"
 expect "another clang-tidy" 0 "clang-tidy: 3 files, 3 of them looked at now, 0 with findings" "2 1"
+ln -s clang-tidy "$TEST_TMPDIR/another"
+CLANG_TIDY=$TEST_TMPDIR/another expect "one of one's own" 0 "clang-tidy: 3 files, 3 of them looked at now, 0 with findings" "2 1"
+expect "and the former again" 0 "clang-tidy: 3 files, 0 of them looked at now, 0 with findings" ""
 all '"-DOTHER",'
 expect "other flags" 0 "clang-tidy: 3 files, 3 of them looked at now, 0 with findings" "2 1"
 find "$XDG_CACHE_HOME" -type f -exec touch -d '31 days ago' {} +

@@ -17,14 +17,16 @@ static_assert(sizeof(MPI_Request) <= sizeof(void*));
 
 void* Pack(MPI_Request request) {
   void* state = nullptr;
-  // NOLINTNEXTLINE(bugprone-*): a pointer or an int is meant.
+  // A pointer or an int is meant.
+  // NOLINTNEXTLINE(bugprone-bitwise-pointer-cast,bugprone-sizeof-expression)
   std::memcpy(&state, &request, sizeof(request));
   return state;
 }
 
 MPI_Request Unpack(void* state) {
   MPI_Request request;
-  // NOLINTNEXTLINE(bugprone-*): a pointer or an int is meant.
+  // A pointer or an int is meant.
+  // NOLINTNEXTLINE(bugprone-bitwise-pointer-cast,bugprone-sizeof-expression)
   std::memcpy(&request, &state, sizeof(request));
   return request;
 }
