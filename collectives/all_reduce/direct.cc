@@ -73,8 +73,8 @@ Status OneShot(const Communicator& comm, const AllReduceArgs& args) {
     return direct::RunStaged(comm, ends, core);
   }
   if (args.send == args.recv) return OneShotInPlace(comm, fold, args, peers);
-  SP_RETURN_IF_ERROR(core(peers, ends.send_blocks, ends.recv_blocks));
-  return comm.Depart(peers);
+  return direct::DepartAfter(core(peers, ends.send_blocks, ends.recv_blocks),
+                             comm, peers);
 }
 
 Status TwoShot(const Communicator& comm, const AllReduceArgs& args) {

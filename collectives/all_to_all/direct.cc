@@ -135,8 +135,8 @@ Status AllToAllVDirect(const Communicator& comm, const AllToAllVArgs& args) {
   const direct::Ends ends = {args.send, out, args.recv, in, args.dtype};
   SP_ASSIGN_OR_RETURN(const Peers peers, comm.Meet(ends.offer()));
   if (peers.AllShared() && !agreement.any_in_place) {
-    SP_RETURN_IF_ERROR(Pull(peers, rank, args.dtype, agreement.begins, in));
-    return comm.Depart(peers);
+    return direct::DepartAfter(
+        Pull(peers, rank, args.dtype, agreement.begins, in), comm, peers);
   }
   SP_RETURN_IF_ERROR(comm.Depart(peers));
   return direct::RunStaged(

@@ -101,14 +101,16 @@ Status RunStaged(const Communicator& comm, const Ends& ends,
   };
   copy_in(0);
   SP_RETURN_IF_ERROR(comm.Sync());
+  Status done;
   for (int64_t c = 0; c < cut.chunks; ++c) {
     const Blocks out = send.Staged(c), in = recv.Staged(c);
-    SP_RETURN_IF_ERROR(core(peers, out, in));
+    // Whose core fails still keeps the others company.
+    if (done.ok()) done = core(peers, out, in);
     copy_in(c + 1);
-    SP_RETURN_IF_ERROR(comm.Sync());
+    if (Status met = comm.Sync(); !met.ok()) return done.ok() ? met : done;
     if (ends.recv != nullptr) recv.CopyOut(c, staged_recv, ends.recv);
   }
-  return comm.Depart(peers);
+  return DepartAfter(done, comm, peers);
 }
 
 void CopyOwnHalf(const Ends& ends, const OwnBlock& own, bool second,

@@ -67,6 +67,19 @@ Status RunStaged(const Communicator& comm, const Ends& ends,
                  const std::function<Core>& core,
                  ChunkSize chunk_size = ChunkSize::kSmall);
 
+// Departs, also where `done` is an error: peers may still be at work in what
+// this rank offers, and wait for it. The first error.
+template <class Meanwhile>
+Status DepartAfter(const Status& done, const Communicator& comm,
+                   const Peers& peers, const Meanwhile& meanwhile) {
+  Status departed = comm.Depart(peers, meanwhile);
+  return done.ok() ? departed : done;
+}
+inline Status DepartAfter(const Status& done, const Communicator& comm,
+                          const Peers& peers) {
+  return DepartAfter(done, comm, peers, [] {});
+}
+
 // Meets, runs `core`, departs.
 template <class CoreFunction>
 Status RunDirect(const Communicator& comm, const Ends& ends,
@@ -76,8 +89,8 @@ Status RunDirect(const Communicator& comm, const Ends& ends,
     SP_RETURN_IF_ERROR(comm.Depart(peers));
     return RunStaged(comm, ends, core);
   }
-  SP_RETURN_IF_ERROR(core(peers, ends.send_blocks, ends.recv_blocks));
-  return comm.Depart(peers);
+  return DepartAfter(core(peers, ends.send_blocks, ends.recv_blocks), comm,
+                     peers);
 }
 
 // Block `sent` of what this rank sends is block `received` of what it receives.
@@ -112,8 +125,8 @@ Status RunDirect(const Communicator& comm, const Ends& ends,
           return others(met, in, out);
         });
   }
-  SP_RETURN_IF_ERROR(others(peers, ends.send_blocks, ends.recv_blocks));
-  return comm.Depart(peers,
+  return DepartAfter(others(peers, ends.send_blocks, ends.recv_blocks), comm,
+                     peers,
                      [&] { CopyOwnHalf(ends, own, /*second=*/true, walk); });
 }
 

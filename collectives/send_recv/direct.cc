@@ -61,8 +61,7 @@ Status SendRecvDirect(const Communicator& comm, const SendRecvArgs& args) {
     SP_RETURN_IF_ERROR(comm.Depart(peers));
     return direct::RunStaged(comm, ends, core);
   }
-  SP_RETURN_IF_ERROR(core(peers, whole, whole));
-  return comm.Depart(peers);
+  return direct::DepartAfter(core(peers, whole, whole), comm, peers);
 }
 
 }  // namespace shardproof
